@@ -1,0 +1,35 @@
+// Package p2p connects the machines of one swarm: identities, the swarm key,
+// the join code, and a Host that keeps the connections up.
+//
+// It knows bytes, topics, streams and peers; never packages, jobs or leases.
+// Everybody above it programs against the small interfaces Network and Stream,
+// which have two implementations: *Host over libp2p, and p2ptest's in-memory
+// network. Both pass the suite p2ptest.TestNetwork.
+//
+// # Words
+//
+//   - peer ID: the text form of an Ed25519 libp2p peer ID, "12D3Koo...". It is
+//     a plain string everywhere outside this package.
+//   - swarm key: 32 secret bytes in libp2p's own private-network format. It
+//     admits a machine to the network and hides the network from all others.
+//   - fingerprint: 16 hex digits derived from the swarm key, not secret. It names
+//     the swarm in logs, in mDNS and as the prefix of the DHT protocol.
+//   - join code: the swarm key and where its peers are, as one line to paste.
+//   - static peer: an address a person configured. known peer: one this machine
+//     was connected to, or was told about by a peer that is.
+//
+// # Invariants
+//
+//   - A connection exists only to a peer that holds the same swarm key, and only
+//     under the peer ID that its TLS certificate proves. There is no bootstrap
+//     peer, relay or port mapping outside the swarm.
+//   - A Handler that blocks blocks its own stream only. Close resets every
+//     stream, waits for the handlers, and leaves no goroutine.
+//   - Everything read from a peer is bounded before it is believed.
+//
+// # What it does not do
+//
+// It does not decide whom to trust inside the swarm (claims does, by signature),
+// does not verify content (p2p/exchange does), and does not find strangers
+// (p2p/discovery does: it tells Host.Learn).
+package p2p
