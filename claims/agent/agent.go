@@ -1,0 +1,229 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/wire"
+	"github.com/build-swarm/swarm/p2p"
+	"github.com/build-swarm/swarm/p2p/gossip"
+)
+
+const (
+	// protoSync carries the anti-entropy exchange, one message a request.
+	protoSync = "/swarm/sync/1"
+	// Topic is the gossip topic of records and Beats.
+	Topic = "/swarm/board/1"
+
+	inboxLen     = 1024
+	maxBatch     = 256 // events between two writes of the journal
+	planRetry    = 5 * time.Second
+	suspendMS    = 5_000
+	leaveTimeout = 500 * time.Millisecond
+)
+
+// Config is what an Agent is made of. Join is called once, in Run, with the
+// validator that the topic must have.
+type Config struct {
+	Key     ed25519.PrivateKey
+	Net     p2p.Network
+	Join    func(gossip.Validator) (gossip.Topic, error)
+	Journal *Journal
+	Clock   Clock
+	Log     *slog.Logger
+	Settle  int64 // milliseconds, see claims.Config
+	// LoadPlan reads a round's plan from the blob that holds it.
+	LoadPlan func(ctx context.Context, cid string) (*build.Plan, error)
+	// Alarm tells a person; it must not block.
+	Alarm func(claims.Alarm)
+}
+
+// Order is what the board tells the drone: a claim settled, or a build ends.
+type Order struct {
+	Key    build.Key
+	Stop   bool
+	Reason string
+}
+
+// Agent owns one peer's replica.
+type Agent struct {
+	cfg     Config
+	replica *claims.Replica
+	inbox   chan claims.Event
+	calls   chan func()
+	orders  *mailbox[Order]
+	done    chan struct{}
+
+	mu       sync.Mutex
+	watchers []chan struct{}
+
+	topic gossip.Topic
+	loop  *loop // set by Run before any call can arrive
+}
+
+// New reads the journal and makes the replica. Nothing runs until Run.
+func New(cfg Config) (*Agent, error) {
+	recs, bad, err := cfg.Journal.Load()
+	if err != nil {
+		return nil, err
+	}
+	if bad > 0 {
+		cfg.Log.Warn("records of the journal left out", "count", bad)
+	}
+	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	a := &Agent{
+		cfg: cfg, inbox: make(chan claims.Event, inboxLen), calls: make(chan func()),
+		orders: newMailbox[Order](), done: make(chan struct{}),
+	}
+	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng}, recs, cfg.Clock.Now())
+	return a, nil
+}
+
+// ErrStopped is returned by Do after the agent has ended.
+var ErrStopped = errors.New("the board is closed")
+
+// Do runs f on the loop: it may read the replica and return events, which are
+// stepped at once. f must be quick and keep nothing of the replica.
+func (a *Agent) Do(ctx context.Context, f func(*claims.Replica, claims.Now) []claims.Event) error {
+	ran := make(chan struct{})
+	call := func() {
+		defer close(ran)
+		for _, ev := range f(a.replica, a.cfg.Clock.Now()) {
+			a.loop.step(ev)
+		}
+	}
+	select {
+	case a.calls <- call:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.done:
+		return ErrStopped
+	}
+	select {
+	case <-ran:
+		return nil
+	case <-a.done:
+		return ErrStopped
+	}
+}
+
+// Changed returns a signal for one receiver that fires after the board or what
+// is known of peers has changed. Signals coalesce.
+func (a *Agent) Changed() <-chan struct{} {
+	ch := make(chan struct{}, 1)
+	a.mu.Lock()
+	a.watchers = append(a.watchers, ch)
+	a.mu.Unlock()
+	return ch
+}
+
+// Orders signals that orders for the drone wait; read them with TakeOrders.
+func (a *Agent) Orders() <-chan struct{} { return a.orders.ready }
+
+// TakeOrders returns the waiting orders, oldest first.
+func (a *Agent) TakeOrders() []Order { return a.orders.take() }
+
+// Run is the loop. It returns after ctx ended and the peer has taken its leave,
+// or with the error that made the journal unwritable: a peer that cannot
+// persist must not speak.
+func (a *Agent) Run(ctx context.Context) error {
+	defer close(a.done)
+	topic, err := a.cfg.Join(a.validate)
+	if err != nil {
+		return fmt.Errorf("join the board's topic: %w", err)
+	}
+	a.topic = topic
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, inner := errgroup.WithContext(inner)
+	g.Go(func() error { return a.drain(inner) })
+	p2p.Serve(a.cfg.Net, protoSync, claims.MaxSyncBytes, a.onRequest)
+	defer a.cfg.Net.Handle(protoSync, nil)
+	a.loop = newLoop(a, inner, g)
+	g.Go(func() error {
+		defer stop()
+		return a.loop.run(ctx)
+	})
+	err = g.Wait()
+	err = errors.Join(err, topic.Close())
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// drain takes messages off the topic; the validator has already given their
+// records to the loop.
+func (a *Agent) drain(ctx context.Context) error {
+	for {
+		if _, err := a.topic.Next(ctx); err != nil {
+			return nil //nolint:nilerr // the topic ends with ctx
+		}
+	}
+}
+
+// validate checks every signature of a gossip message before it is relayed,
+// and hands the records to the loop. A full inbox drops the message: the
+// anti-entropy exchange repairs that.
+func (a *Agent) validate(from string, data []byte) gossip.Verdict {
+	var raws [][]byte
+	if err := build.Unmarshal(data, &raws); err != nil || len(raws) == 0 {
+		return gossip.Reject
+	}
+	recs := make([]wire.Opened, 0, len(raws))
+	for _, raw := range raws {
+		o, err := wire.Open(raw)
+		if err != nil {
+			return gossip.Reject
+		}
+		recs = append(recs, o)
+	}
+	select {
+	case a.inbox <- claims.Received{From: from, Records: recs}:
+		return gossip.Accept
+	default:
+		return gossip.Ignore
+	}
+}
+
+// onRequest takes one message of the exchange from a peer.
+func (a *Agent) onRequest(ctx context.Context, from string, req []byte) ([]byte, error) {
+	m, err := claims.DecodeSync(req)
+	if err != nil {
+		return nil, err
+	}
+	recs := make([]wire.Opened, 0, len(m.Records))
+	for _, raw := range m.Records {
+		if o, err := wire.Open(raw); err == nil {
+			recs = append(recs, o)
+		}
+	}
+	m.Records = nil
+	if len(recs) > 0 {
+		if err := a.post(ctx, claims.Received{From: from, Records: recs}); err != nil {
+			return nil, err
+		}
+	}
+	return nil, a.post(ctx, claims.Synced{From: from, Msg: m})
+}
+
+func (a *Agent) post(ctx context.Context, ev claims.Event) error {
+	select {
+	case a.inbox <- ev:
+		return nil
+	case <-a.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

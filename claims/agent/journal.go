@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/build-swarm/swarm/claims/wire"
+)
+
+// ErrInUse is returned when another process has the journal open.
+var ErrInUse = errors.New("another swarm daemon runs on this state directory")
+
+var recordsBucket = []byte("records")
+
+// Journal keeps the board's records on disk, by key.
+type Journal struct{ db *bbolt.DB }
+
+// OpenJournal opens or makes the file. The file is locked; a second opener
+// gets ErrInUse within a second.
+func OpenJournal(path string) (*Journal, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, fmt.Errorf("open journal %s: %w", path, ErrInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(recordsBucket)
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare journal %s: %w", path, err), db.Close())
+	}
+	return &Journal{db}, nil
+}
+
+// Load reads every record whose signature holds, and counts the others.
+func (j *Journal) Load() (recs []wire.Opened, bad int, err error) {
+	err = j.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(recordsBucket).ForEach(func(_, v []byte) error {
+			o, err := wire.Open(append([]byte(nil), v...))
+			if err != nil {
+				bad++
+				return nil
+			}
+			recs = append(recs, o)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, bad, fmt.Errorf("read journal: %w", err)
+	}
+	return recs, bad, nil
+}
+
+// Write puts and drops records in one transaction, on disk when it returns.
+func (j *Journal) Write(put []wire.Opened, drop []string) error {
+	err := j.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(recordsBucket)
+		for _, k := range drop {
+			if err := b.Delete([]byte(k)); err != nil {
+				return err
+			}
+		}
+		for _, o := range put {
+			if err := b.Put([]byte(o.Key()), o.Raw()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write %d records to the journal: %w", len(put), err)
+	}
+	return nil
+}
+
+// Close releases the file.
+func (j *Journal) Close() error { return j.db.Close() }

@@ -1,0 +1,285 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/wire"
+	"github.com/build-swarm/swarm/p2p"
+	"github.com/build-swarm/swarm/p2p/gossip"
+)
+
+// loop is the one goroutine that touches the replica, and what it alone owns.
+type loop struct {
+	a         *Agent
+	ctx       context.Context // of senders and plan readers; outlives the wish to stop
+	g         *errgroup.Group
+	connected map[string]bool
+	senders   map[string]*mailbox[claims.SyncMessage]
+	loading   map[string]bool
+	effects   []claims.Effect
+	changed   bool
+	asleep    int64 // boot minus awake time, at the last look
+}
+
+func newLoop(a *Agent, ctx context.Context, g *errgroup.Group) *loop {
+	return &loop{
+		a: a, ctx: ctx, g: g, connected: map[string]bool{}, loading: map[string]bool{},
+		senders: map[string]*mailbox[claims.SyncMessage]{},
+		asleep:  a.cfg.Clock.Now().Boot - a.cfg.Clock.Awake(),
+	}
+}
+
+func (l *loop) run(ctx context.Context) error {
+	a := l.a
+	watch := a.cfg.Net.Watch()
+	l.follow()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	plans := time.NewTicker(planRetry)
+	defer plans.Stop()
+	for {
+		if err := l.flush(); err != nil {
+			return err
+		}
+		now := a.cfg.Clock.Now()
+		timer.Reset(time.Duration(a.replica.NextWake(now)-now.Boot) * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			l.step(claims.Leave{})
+			l.farewell()
+			return l.flush()
+		case ev := <-a.inbox:
+			l.step(ev)
+			l.drainInbox()
+		case call := <-a.calls:
+			call()
+		case <-watch:
+			l.follow()
+		case <-plans.C:
+			l.loadPlans()
+		case <-timer.C:
+			l.checkSuspend()
+			l.step(claims.Tick{})
+		}
+	}
+}
+
+// drainInbox steps what else waits, so that one journal write serves all.
+func (l *loop) drainInbox() {
+	for range maxBatch {
+		select {
+		case ev := <-l.a.inbox:
+			l.step(ev)
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) step(ev claims.Event) {
+	if _, tick := ev.(claims.Tick); !tick {
+		l.changed = true
+	}
+	effects := l.a.replica.Step(l.a.cfg.Clock.Now(), ev)
+	l.effects = append(l.effects, effects...)
+}
+
+// flush writes what has to be on disk, then does everything else in order.
+func (l *loop) flush() error {
+	var put []wire.Opened
+	var drop []string
+	for _, e := range l.effects {
+		if p, ok := e.(claims.Persist); ok {
+			put, drop = append(put, p.Put...), append(drop, p.Drop...)
+		}
+	}
+	if len(put) > 0 || len(drop) > 0 {
+		// Drops first: a key that was dropped and put again stays.
+		if err := l.a.cfg.Journal.Write(put, drop); err != nil {
+			return err
+		}
+	}
+	var out [][]byte
+	for _, e := range l.effects {
+		switch e := e.(type) {
+		case claims.Publish:
+			out = append(out, e.Record.Raw())
+		case claims.Send:
+			l.send(e.Peer, e.Msg)
+		case claims.Won:
+			l.a.orders.put(Order{Key: e.Key})
+		case claims.Stop:
+			l.a.orders.put(Order{Key: e.Key, Stop: true, Reason: e.Reason})
+		case claims.Alarm:
+			l.a.cfg.Alarm(e)
+		case claims.WantPlan:
+			l.loadPlan(e.Round, e.CID)
+		}
+	}
+	l.effects = l.effects[:0]
+	l.gossip(out)
+	if l.changed {
+		l.changed = false
+		l.a.notify()
+	}
+	return nil
+}
+
+func (a *Agent) notify() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, ch := range a.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// gossip packs records into messages below the cap. A message that cannot be
+// sent is no loss: the exchange carries it.
+func (l *loop) gossip(raws [][]byte) {
+	const room = gossip.MaxMessage - 1024
+	for len(raws) > 0 {
+		n, size := 0, 0
+		for n < len(raws) && (n == 0 || size+len(raws[n])+8 <= room) {
+			size += len(raws[n]) + 8
+			n++
+		}
+		msg, err := build.Marshal(raws[:n])
+		if err == nil {
+			err = l.a.topic.Publish(l.ctx, msg)
+		}
+		if err != nil && !errors.Is(err, p2p.ErrClosed) {
+			l.a.cfg.Log.Debug("gossip not sent", "records", n, "error", err)
+		}
+		raws = raws[n:]
+	}
+}
+
+// farewell hands what this peer says on leaving straight to its neighbours: a
+// topic that closes at once may not have sent it yet.
+func (l *loop) farewell() {
+	var m claims.SyncMessage
+	for _, e := range l.effects {
+		if p, ok := e.(claims.Publish); ok {
+			m.Records = append(m.Records, p.Record.Raw())
+		}
+	}
+	b, err := claims.EncodeSync(m)
+	if err != nil {
+		return // nothing was said that can be encoded; leases run out instead
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, leaveTimeout)
+	defer cancel()
+	var g errgroup.Group
+	for peer := range l.connected {
+		g.Go(func() error {
+			_, err := p2p.Request(ctx, l.a.cfg.Net, peer, protoSync, b, 0)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		l.a.cfg.Log.Debug("a neighbour did not hear the farewell", "error", err)
+	}
+}
+
+// follow tells the replica who is connected now.
+func (l *loop) follow() {
+	now := map[string]bool{}
+	for _, p := range l.a.cfg.Net.Peers() {
+		now[p] = true
+		if !l.connected[p] {
+			l.step(claims.Connected{Peer: p})
+		}
+	}
+	for p := range l.connected {
+		if !now[p] {
+			l.step(claims.Disconnected{Peer: p})
+		}
+	}
+	l.connected = now
+}
+
+// checkSuspend notices that the machine slept: the clock that counts suspend
+// went on while the other stood.
+func (l *loop) checkSuspend() {
+	asleep := l.a.cfg.Clock.Now().Boot - l.a.cfg.Clock.Awake()
+	if asleep-l.asleep > suspendMS {
+		l.a.cfg.Log.Info("resumed after suspend", "seconds", (asleep-l.asleep)/1000)
+		l.step(claims.Resumed{})
+	}
+	l.asleep = asleep
+}
+
+// send queues a message of the exchange; each peer has one sender, so that
+// messages arrive in order.
+func (l *loop) send(peer string, m claims.SyncMessage) {
+	box := l.senders[peer]
+	if box == nil {
+		box = newMailbox[claims.SyncMessage]()
+		l.senders[peer] = box
+		l.g.Go(func() error { return l.a.sender(l.ctx, peer, box) })
+	}
+	box.put(m)
+}
+
+// sender delivers to one peer until ctx ends. A message that does not arrive
+// is dropped with those behind it: the next comparison starts afresh.
+func (a *Agent) sender(ctx context.Context, peer string, box *mailbox[claims.SyncMessage]) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-box.ready:
+		}
+		for _, m := range box.take() {
+			b, err := claims.EncodeSync(m)
+			if err == nil {
+				_, err = p2p.Request(ctx, a.cfg.Net, peer, protoSync, b, 0)
+			}
+			if err != nil {
+				a.cfg.Log.Debug("sync message not delivered", "peer", peer, "error", err)
+				break
+			}
+		}
+	}
+}
+
+func (l *loop) loadPlans() {
+	for _, rd := range l.a.replica.MissingPlans() {
+		l.loadPlan(rd.ID, rd.PlanCID)
+	}
+}
+
+// loadPlan reads a round's plan beside the loop; what fails is tried again.
+func (l *loop) loadPlan(round, cid string) {
+	if l.loading[round] || l.a.cfg.LoadPlan == nil {
+		return
+	}
+	l.loading[round] = true
+	a, ctx := l.a, l.ctx
+	l.g.Go(func() error {
+		plan, err := a.cfg.LoadPlan(ctx, cid)
+		if err != nil {
+			a.cfg.Log.Debug("plan not loaded", "round", round, "cid", cid, "error", err)
+		}
+		done := func(*claims.Replica, claims.Now) []claims.Event {
+			delete(l.loading, round)
+			if err != nil {
+				return nil
+			}
+			return []claims.Event{claims.PlanLoaded{Round: round, Plan: plan}}
+		}
+		if err := a.Do(ctx, done); err != nil && ctx.Err() == nil && !errors.Is(err, ErrStopped) {
+			return err
+		}
+		return nil
+	})
+}

@@ -1,0 +1,43 @@
+// Package claims is the replicated board: what the swarm knows, as a map from
+// key to signed record that every peer holds whole, and the rules by which
+// drones claim jobs on it without a leader.
+//
+// # Words
+//
+// A record is one signed entry of the board. A claim is a drone's leased
+// intent to build a job; its lease is renewed by the drone's Beats and judged
+// by each observer on its own clock. An epoch counts how often a job was
+// given out: a new one is opened only after expiry or give-back. A Beat is a
+// peer's sign of life; Beats are not on the board.
+//
+// # Invariants
+//
+//  1. One merge for every record: the greater order wins, ties go to the lower
+//     hash (wire.Opened.Wins). The board is therefore the same whatever the
+//     order, the number of times and the route in which records arrive.
+//  2. The order of a known type follows from its body, and its author may
+//     write its key; Validate refuses everything else before the merge.
+//  3. What leaves the board leaves it as a function of the board: a claim,
+//     when a good outcome of its key has its epoch or a later one.
+//  4. Time changes how a record is read, never whether it is there.
+//  5. Every effect that tells others something comes after the effect that
+//     persists it.
+//  6. A compiling drone is stopped only for a build that will finish earlier.
+//
+// # The machine
+//
+// A Replica is one peer's board and everything derived from it. Step takes
+// the time and one event and returns effects; it does no I/O, reads no clock
+// and starts nothing, so the simulator in claimstest runs the same code as a
+// swarm does. Package agent owns the one goroutine that calls it.
+//
+// # Why this, not that
+//
+// A Merkle-DAG CRDT keeps a history that nobody reads and that only grows;
+// operations need a delivery that gossip does not give. A map of small records
+// under one merge law needs neither: gossip carries changes as a hint, and
+// bucket sums (1,024 of 8 bytes: 8 KiB and two messages a round) carry
+// correctness. Plain last-writer-wins for claims would let a later claim steal
+// a running build and a fast clock win every race, so the order of a claim is
+// (epoch, earliest stamp), never the latest stamp.
+package claims

@@ -1,0 +1,258 @@
+package claims
+
+import (
+	"cmp"
+	"encoding/hex"
+	"slices"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+// Result is one outcome with who reported it.
+type Result struct {
+	build.Outcome
+	Peer  string
+	Stamp hlc.Time
+}
+
+// roundState is a round with its plan, where that is known.
+type roundState struct {
+	round build.Round
+	stamp hlc.Time
+	plan  *build.Plan
+}
+
+// jobState is a job of some round's plan.
+type jobState struct {
+	job    *build.Job
+	target string
+	rounds []string // IDs of rounds that list it, sorted
+}
+
+// digest32 is a blob's BLAKE3 digest, the form in which holdings travel.
+type digest32 [32]byte
+
+// index is what is derived from the board record by record. It answers in
+// constant time what would else be a scan.
+type index struct {
+	rounds  map[string]*roundState
+	jobs    map[build.Key]*jobState
+	results map[build.Key][]Result // sorted: good first, then oldest first
+	claims  map[build.Key]Claim
+	holders map[digest32]map[string]bool
+	shards  map[string][]digest32 // by record key, what the shard listed
+	orders  map[string]directive  // by record key
+	decline map[build.Key]map[string]Decline
+	dropped []string // keys that left the board, for the journal
+}
+
+type directive struct {
+	Directive
+	author string
+	stamp  hlc.Time
+}
+
+func newIndex() *index {
+	return &index{
+		rounds: map[string]*roundState{}, jobs: map[build.Key]*jobState{}, results: map[build.Key][]Result{},
+		claims: map[build.Key]Claim{}, holders: map[digest32]map[string]bool{}, shards: map[string][]digest32{},
+		orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{},
+	}
+}
+
+// add takes in an entry that the board has just accepted.
+func (x *index) add(e *entry) {
+	stamp := hlc.Time(e.rec.Stamp())
+	switch b := e.body.(type) {
+	case roundBody:
+		x.addRound(b.Round, stamp)
+	case outcomeBody:
+		rs := append(x.results[b.Key], Result{b.Outcome, e.rec.Author(), stamp})
+		slices.SortFunc(rs, func(p, q Result) int {
+			if g := cmp.Compare(rankClass(p.Class), rankClass(q.Class)); g != 0 {
+				return g
+			}
+			if c := cmp.Compare(p.Stamp, q.Stamp); c != 0 {
+				return c
+			}
+			return cmp.Compare(p.Peer, q.Peer)
+		})
+		x.results[b.Key] = rs
+	case Claim:
+		x.claims[b.Key] = b
+	case Holdings:
+		x.addShard(e.rec.Key(), e.rec.Author(), b)
+	case Directive:
+		x.orders[e.rec.Key()] = directive{b, e.rec.Author(), stamp}
+	case Decline:
+		if x.decline[b.Key] == nil {
+			x.decline[b.Key] = map[string]Decline{}
+		}
+		x.decline[b.Key][b.Peer] = b
+	}
+}
+
+func rankClass(c build.Class) int {
+	if c == build.Good {
+		return 0
+	}
+	return 1
+}
+
+func (x *index) dropClaim(k build.Key) { delete(x.claims, k) }
+
+func (x *index) addRound(r build.Round, stamp hlc.Time) {
+	old := x.rounds[r.ID]
+	rs := &roundState{round: r, stamp: stamp}
+	if old != nil {
+		rs.plan = old.plan
+	}
+	if r.Plan != nil {
+		rs.plan = r.Plan
+	}
+	x.rounds[r.ID] = rs
+	if old == nil || old.plan == nil {
+		x.listJobs(rs)
+	}
+}
+
+func (x *index) planLoaded(id string) bool {
+	rs := x.rounds[id]
+	return rs != nil && rs.plan != nil
+}
+
+func (x *index) loadPlan(id string, p *build.Plan) {
+	if rs := x.rounds[id]; rs != nil && rs.plan == nil && p != nil {
+		rs.plan = p
+		x.listJobs(rs)
+	}
+}
+
+func (x *index) listJobs(rs *roundState) {
+	if rs.plan == nil {
+		return
+	}
+	for i := range rs.plan.Jobs {
+		j := &rs.plan.Jobs[i]
+		js := x.jobs[j.Key]
+		if js == nil {
+			js = &jobState{job: j, target: rs.plan.Target}
+			x.jobs[j.Key] = js
+		}
+		if n, found := slices.BinarySearch(js.rounds, rs.round.ID); !found {
+			js.rounds = slices.Insert(js.rounds, n, rs.round.ID)
+		}
+	}
+}
+
+func (x *index) addShard(key, author string, h Holdings) {
+	for _, d := range x.shards[key] {
+		delete(x.holders[d], author)
+		if len(x.holders[d]) == 0 {
+			delete(x.holders, d)
+		}
+	}
+	list := make([]digest32, 0, len(h.CIDs))
+	for _, c := range h.CIDs {
+		d := digest32(c)
+		list = append(list, d)
+		if x.holders[d] == nil {
+			x.holders[d] = map[string]bool{}
+		}
+		x.holders[d][author] = true
+	}
+	x.shards[key] = list
+}
+
+func (x *index) goodEpoch(k build.Key) uint64 {
+	var e uint64
+	for _, r := range x.results[k] {
+		if r.Class == build.Good {
+			e = max(e, r.Epoch)
+		}
+	}
+	return e
+}
+
+// banned reports whether what a peer wrote at a time is ignored.
+func (x *index) banned(peer string, stamp hlc.Time) bool {
+	d, ok := x.orders[Directive{Verb: VerbBan, Scope: peer}.recordKey("", 0)]
+	return ok && !d.Off && stamp > d.stamp
+}
+
+// order returns a directive in force.
+func (x *index) order(v Verb, scope string) (directive, bool) {
+	d, ok := x.orders[Directive{Verb: v, Scope: scope}.recordKey("", 0)]
+	return d, ok && !d.Off
+}
+
+// forgiven is the time before which failures of a job do not count: the
+// newest of unblock for it or for all, and reset of its target.
+func (x *index) forgiven(k build.Key, target string) hlc.Time {
+	var t hlc.Time
+	for _, s := range []struct {
+		v     Verb
+		scope string
+	}{{VerbUnblock, string(k)}, {VerbUnblock, "all"}, {VerbReset, target}} {
+		if d, ok := x.order(s.v, s.scope); ok && s.scope != "" {
+			t = max(t, d.stamp)
+		}
+	}
+	return t
+}
+
+func digestOf(cidText string) (digest32, bool) {
+	c, err := cas.Parse(cidText)
+	if err != nil {
+		return digest32{}, false
+	}
+	d, err := cas.Digest(c)
+	return digest32(d), err == nil
+}
+
+// Holders lists the peers whose word it is that they hold a blob, sorted. With
+// live set, only those whose lease runs.
+func (r *Replica) Holders(cidText string, live bool, now Now) []string {
+	d, ok := digestOf(cidText)
+	if !ok {
+		return nil
+	}
+	var out []string
+	for p := range r.idx.holders[d] {
+		if !live || r.live(p, now) {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Blobs lists every blob that somebody holds, as hex digest to holders, for
+// replication; sorted holders.
+func (r *Replica) Blobs() map[[32]byte][]string {
+	out := make(map[[32]byte][]string, len(r.idx.holders))
+	for d, ps := range r.idx.holders {
+		hs := make([]string, 0, len(ps))
+		for p := range ps {
+			hs = append(hs, p)
+		}
+		slices.Sort(hs)
+		out[d] = hs
+	}
+	return out
+}
+
+// OwnHoldings is what this peer's own shard record on the board says.
+func (r *Replica) OwnHoldings(shard int) [][32]byte {
+	key := Holdings{Shard: shard}.recordKey(r.self, 0)
+	out := make([][32]byte, 0, len(r.idx.shards[key]))
+	for _, d := range r.idx.shards[key] {
+		out = append(out, d)
+	}
+	return out
+}
+
+// Short is the end of a digest, for people.
+func (d digest32) Short() string { return hex.EncodeToString(d[28:]) }

@@ -1,0 +1,410 @@
+package claims
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+// JobState is where a job stands. It is derived, never written.
+type JobState string
+
+const (
+	JobWaiting   JobState = "waiting"   // a dependency is not available yet
+	JobReady     JobState = "ready"     // free to be claimed
+	JobClaimed   JobState = "claimed"   // held, not compiling yet
+	JobBuilding  JobState = "building"  // compiling
+	JobAway      JobState = "away"      // built; its holders are expected back
+	JobAvailable JobState = "available" // built, and a live peer holds it
+	JobSafe      JobState = "safe"      // R copies
+	JobBlocked   JobState = "blocked"   // failed where it fits, or waits for one that did
+	JobUnfit     JobState = "unfit"     // ready, but no live drone can build it
+)
+
+// Done reports whether a state means that the artifact can be fetched.
+func (s JobState) Done() bool { return s == JobAvailable || s == JobSafe }
+
+// JobInfo is one job with all that is derived for it.
+type JobInfo struct {
+	Job      *build.Job
+	Target   string
+	Rounds   []string
+	Priority build.Priority
+	State    JobState
+	Holder   string // who has it, if anybody
+	Epoch    uint64
+	Beat     BeatJob
+	Copies   int // live holders of the artifact
+	Good     *Result
+	Failures []Result    // that count, newest last
+	WaitsFor []build.Key // not available yet, of its own dependencies
+	Cause    build.Key   // the blocked job at the root, if blocked
+}
+
+// CopiesWanted is R: three, or as many as there are peers that store.
+const CopiesWanted = 3
+
+// wanted copies in this swarm, as it is now.
+func (r *Replica) wantedCopies(now Now) int {
+	n := 0
+	for id, p := range r.peers {
+		if p.beat.Stores && r.live(id, now) {
+			n++
+		}
+	}
+	return max(1, min(CopiesWanted, n))
+}
+
+// Good returns the canonical good outcome of a key: the oldest that a live
+// peer holds, else the oldest that is expected back, else nil.
+func (r *Replica) Good(k build.Key, now Now) (res *Result, copies int) {
+	var away *Result
+	for i := range r.idx.results[k] {
+		o := &r.idx.results[k][i]
+		if o.Class != build.Good {
+			break // good ones come first
+		}
+		hs := r.Holders(o.Artifact.CID, false, now)
+		live := 0
+		for _, h := range hs {
+			if r.live(h, now) {
+				live++
+			} else if away == nil && r.expected(h, now) {
+				away = o
+			}
+		}
+		if live > 0 {
+			return o, live
+		}
+		// Its builder has it, though its list of blobs is not here yet.
+		if len(hs) == 0 && r.live(o.Peer, now) && now.Wall-o.Stamp.Millis() < LeasePeriods*BeatMillis {
+			if away == nil {
+				away = o
+			}
+		}
+	}
+	return away, 0
+}
+
+// Available reports whether a job's artifact can be fetched now.
+func (r *Replica) Available(k build.Key, now Now) bool {
+	_, copies := r.Good(k, now)
+	return copies > 0
+}
+
+// Rounds lists the rounds, newest first.
+func (r *Replica) Rounds() []build.Round {
+	out := make([]build.Round, 0, len(r.idx.rounds))
+	for _, rs := range r.idx.rounds {
+		rd := rs.round
+		rd.Plan = nil
+		out = append(out, rd)
+	}
+	slices.SortFunc(out, func(a, b build.Round) int {
+		if c := cmp.Compare(b.Created, a.Created); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.ID, b.ID)
+	})
+	return out
+}
+
+// Round returns a round and its plan; the plan is nil until it is loaded.
+func (r *Replica) Round(id string) (build.Round, *build.Plan, bool) {
+	rs := r.idx.rounds[id]
+	if rs == nil {
+		return build.Round{}, nil, false
+	}
+	return rs.round, rs.plan, true
+}
+
+// MissingPlans lists open rounds whose plan stands in a blob not yet read.
+func (r *Replica) MissingPlans() []build.Round {
+	var out []build.Round
+	for _, rd := range r.Rounds() {
+		if rd.State == build.RoundOpen && !r.idx.planLoaded(rd.ID) {
+			out = append(out, rd)
+		}
+	}
+	return out
+}
+
+// Open reports whether a round still asks for its jobs.
+func (r *Replica) open(id string) (build.Round, bool) {
+	rs := r.idx.rounds[id]
+	if rs == nil || rs.round.State != build.RoundOpen {
+		return build.Round{}, false
+	}
+	if d, ok := r.idx.order(VerbReset, rs.round.Target); ok && rs.stamp < d.stamp {
+		return build.Round{}, false
+	}
+	return rs.round, true
+}
+
+// Wanted reports whether an open round lists a job, and how urgently.
+func (r *Replica) Wanted(k build.Key) (build.Priority, bool) {
+	js := r.idx.jobs[k]
+	if js == nil {
+		return 0, false
+	}
+	best, found := build.Background, false
+	for _, id := range js.rounds {
+		if rd, ok := r.open(id); ok {
+			p := rd.Priority
+			if _, bumped := r.idx.order(VerbBump, id); bumped {
+				p = build.WaitedFor
+			}
+			best, found = min(best, p), true
+		}
+	}
+	if _, bumped := r.idx.order(VerbBump, string(k)); bumped && found {
+		best = build.WaitedFor
+	}
+	return best, found
+}
+
+// Results lists the outcomes of a key, good ones first.
+func (r *Replica) Results(k build.Key) []Result { return slices.Clone(r.idx.results[k]) }
+
+// Job returns a job of any round by its key, or nil.
+func (r *Replica) Job(k build.Key) *build.Job {
+	if js := r.idx.jobs[k]; js != nil {
+		return js.job
+	}
+	return nil
+}
+
+// Keys lists the jobs of open rounds, sorted by key.
+func (r *Replica) Keys() []build.Key {
+	var out []build.Key
+	for k := range r.idx.jobs {
+		if _, ok := r.Wanted(k); ok {
+			out = append(out, k)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Fits says whether a drone could build a job at all, and why not. It looks at
+// what the drone is, not at whether it is busy.
+func Fits(b *Beat, j *build.Job) (bool, string) {
+	switch {
+	case b.Slots == 0:
+		return false, "it is not a drone"
+	case !slices.Contains(b.Builders, j.Builder):
+		return false, "it has no builder for " + string(j.Builder) + " packages"
+	case j.MemoryMiB > 0 && b.FreeMemMiB > 0 && j.MemoryMiB > b.FreeMemMiB:
+		return false, fmt.Sprintf("it has %d MiB of memory free, the build wants %d", b.FreeMemMiB, j.MemoryMiB)
+	case j.DiskMiB > 0 && j.DiskMiB > b.DiskMiB:
+		return false, fmt.Sprintf("it has %d MiB of disk free, the build wants %d", b.DiskMiB, j.DiskMiB)
+	}
+	return true, ""
+}
+
+// Declined says whether a drone will not take a job now, and why.
+func (r *Replica) Declined(k build.Key, peer string, now Now) (string, bool) {
+	d, ok := r.idx.decline[k][peer]
+	if !ok || d.Until.Millis() <= now.Wall {
+		return "", false
+	}
+	return d.Reason, true
+}
+
+// failures lists the outcomes that count against the package, one per peer at
+// the most twice, and on how many peers it failed.
+func (r *Replica) failures(k build.Key, target string) (list []Result, peers int) {
+	since := r.idx.forgiven(k, target)
+	seen := map[string]bool{}
+	for _, o := range r.idx.results[k] {
+		if o.Class != build.BadPackage || hlc.Time(o.Started) < since {
+			continue
+		}
+		list = append(list, o)
+		if !seen[o.Peer] {
+			seen[o.Peer] = true
+			peers++
+		}
+	}
+	return list, peers
+}
+
+// failed reports whether a job is blocked by its own failures: on two drones,
+// or on every one that fits where fewer do.
+func (r *Replica) failed(js *jobState, now Now) ([]Result, bool) {
+	list, peers := r.failures(js.job.Key, js.target)
+	if len(list) == 0 {
+		return nil, false
+	}
+	if peers >= 2 || len(list) >= 4 {
+		return list, true
+	}
+	for id, p := range r.peers {
+		if !r.live(id, now) || slices.ContainsFunc(list, func(o Result) bool { return o.Peer == id }) {
+			continue
+		}
+		if ok, _ := Fits(&p.beat, js.job); ok {
+			return list, false // another drone has not tried it
+		}
+	}
+	return list, true
+}
+
+// FailedOn reports whether a peer's build of a job failed in a way that
+// counts, so that another drone should try it first.
+func (r *Replica) FailedOn(k build.Key, peer string) bool {
+	js := r.idx.jobs[k]
+	if js == nil {
+		return false
+	}
+	list, _ := r.failures(k, js.target)
+	return slices.ContainsFunc(list, func(o Result) bool { return o.Peer == peer })
+}
+
+// Survey derives the state of every job that an open round lists, in an order
+// in which they can be built.
+func (r *Replica) Survey(now Now) []JobInfo {
+	s := r.newSurvey(now)
+	for _, rd := range slices.Backward(r.Rounds()) {
+		if _, ok := r.open(rd.ID); ok {
+			s.addRound(rd.ID)
+		}
+	}
+	return s.list()
+}
+
+// SurveyRound is Survey of one round, open or not.
+func (r *Replica) SurveyRound(id string, now Now) []JobInfo {
+	s := r.newSurvey(now)
+	s.addRound(id)
+	return s.list()
+}
+
+type survey struct {
+	r     *Replica
+	now   Now
+	need  int // copies that make safe
+	infos map[build.Key]*JobInfo
+	order []build.Key
+}
+
+func (r *Replica) newSurvey(now Now) *survey {
+	return &survey{r: r, now: now, need: r.wantedCopies(now), infos: map[build.Key]*JobInfo{}}
+}
+
+func (s *survey) addRound(id string) {
+	rs := s.r.idx.rounds[id]
+	if rs == nil || rs.plan == nil {
+		return
+	}
+	// A plan lists its jobs in an order in which they can be built, so each
+	// dependency is derived before what waits for it.
+	for i := range rs.plan.Jobs {
+		s.derive(s.r.idx.jobs[rs.plan.Jobs[i].Key])
+	}
+}
+
+func (s *survey) list() []JobInfo {
+	out := make([]JobInfo, 0, len(s.order))
+	for _, k := range s.order {
+		out = append(out, *s.infos[k])
+	}
+	return out
+}
+
+func (s *survey) derive(js *jobState) {
+	r, k := s.r, js.job.Key
+	if s.infos[k] != nil {
+		return
+	}
+	info := &JobInfo{Job: js.job, Target: js.target, Rounds: js.rounds}
+	s.infos[k] = info
+	s.order = append(s.order, k)
+	info.Priority, _ = r.Wanted(k)
+	info.Good, info.Copies = r.Good(k, s.now)
+	if info.Copies > 0 {
+		info.State = JobAvailable
+		if info.Copies >= s.need {
+			info.State = JobSafe
+		}
+		return
+	}
+	h, held := r.Holder(k, s.now)
+	if held {
+		info.Holder, info.Epoch, info.Beat = h.Peer, h.Epoch, h.Job
+	}
+	var blocked bool
+	info.Failures, blocked = r.failed(js, s.now)
+	switch {
+	case held && (h.Job.Compiling || h.State == ClaimCompiling):
+		info.State = JobBuilding
+	case held:
+		info.State = JobClaimed
+	case info.Good != nil:
+		info.State = JobAway
+	case blocked:
+		info.State, info.Cause = JobBlocked, k
+	default:
+		s.deriveFree(info)
+	}
+}
+
+// deriveFree settles the state of a job that nobody has and nothing blocks.
+func (s *survey) deriveFree(info *JobInfo) {
+	for _, k := range info.Job.Before() {
+		dep := s.infos[k]
+		if dep == nil {
+			if s.r.Available(k, s.now) {
+				continue
+			}
+			if js := s.r.idx.jobs[k]; js != nil {
+				s.derive(js)
+				dep = s.infos[k]
+			}
+		}
+		if dep != nil && dep.State.Done() {
+			continue
+		}
+		info.WaitsFor = append(info.WaitsFor, k)
+		if dep != nil && dep.State == JobBlocked && info.Cause == "" {
+			info.Cause = dep.Cause
+		}
+	}
+	switch {
+	case info.Cause != "":
+		info.State = JobBlocked
+	case len(info.WaitsFor) > 0:
+		info.State = JobWaiting
+	default:
+		info.State = JobReady
+		if !s.anyFits(info.Job) {
+			info.State = JobUnfit
+		}
+	}
+}
+
+func (s *survey) anyFits(j *build.Job) bool {
+	for id, p := range s.r.peers {
+		if s.r.live(id, s.now) {
+			if ok, _ := Fits(&p.beat, j); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Paused says whether new claims of a peer are held by a directive, by whom.
+func (r *Replica) Paused(peer string) (reason string, ok bool) {
+	for _, v := range []Verb{VerbPause, VerbDrain} {
+		for _, scope := range []string{"all", peer} {
+			if d, on := r.idx.order(v, scope); on {
+				return fmt.Sprintf("%s by %s", v, r.Name(d.author)), true
+			}
+		}
+	}
+	return "", false
+}

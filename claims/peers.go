@@ -1,0 +1,210 @@
+package claims
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims/hlc"
+	"github.com/build-swarm/swarm/claims/wire"
+)
+
+// peerState is what this peer heard of another.
+type peerState struct {
+	beat   Beat
+	rec    wire.Opened
+	heard  int64 // boot at which the newest Beat arrived
+	ahead  int64 // its clock against ours at its newest Beat, ms
+	refuse bool  // its stamps are refused as future
+}
+
+// Peer is one peer as this replica sees it.
+type Peer struct {
+	ID      string
+	Beat    Beat
+	Stamp   hlc.Time
+	AgeMS   int64 // since the newest Beat arrived
+	Live    bool  // its lease runs
+	Self    bool
+	AheadMS int64 // its wall clock against ours
+}
+
+// onBeat takes in a Beat: only one newer than the last restarts a lease, so a
+// replayed one does nothing.
+func (r *Replica) onBeat(now Now, o wire.Opened) {
+	stamp := hlc.Time(o.Stamp())
+	body, err := Validate(o)
+	if err != nil {
+		r.Refused.Invalid++
+		return
+	}
+	beat := body.(Beat)
+	if o.Author() == r.self {
+		r.ownBeat(stamp, beat)
+		return
+	}
+	if r.idx.banned(o.Author(), stamp) {
+		r.Refused.Banned++
+		return
+	}
+	p := r.peers[o.Author()]
+	if p != nil && hlc.Time(p.rec.Stamp()) >= stamp {
+		return
+	}
+	if p == nil {
+		p = &peerState{}
+		r.peers[o.Author()] = p
+	}
+	p.ahead = stamp.Millis() - now.Wall
+	p.refuse = p.ahead > hlc.MaxAheadMillis
+	r.judgeClock()
+	if p.refuse {
+		// Kept for the count of clocks, not for its word.
+		p.rec, p.heard = o, now.Boot
+		p.beat = Beat{Nick: beat.Nick, PeriodMS: beat.PeriodMS, Instance: beat.Instance}
+		r.Refused.Future++
+		return
+	}
+	_ = r.clock.Observe(stamp, now.Wall) // within the bound, checked above
+	if p.beat.Instance == 0 {
+		r.nextBeat = min(r.nextBeat, now.Boot+200) // let a newcomer see us soon
+	}
+	p.beat, p.rec, p.heard = beat, o, now.Boot
+	for _, j := range beat.Jobs {
+		r.rival(now, o.Author(), j)
+	}
+	if beat.Digest != r.board.digest() {
+		r.sync.differs(now, o.Author())
+	}
+}
+
+// ownBeat notices a second process with this identity: its Beats are newer
+// than the start of this one. An echo of an earlier life is not.
+func (r *Replica) ownBeat(stamp hlc.Time, beat Beat) {
+	if beat.Instance == r.cfg.Instance || stamp <= r.startHLC || r.cloned {
+		return
+	}
+	r.cloned = true
+	r.emit(Alarm{"cloned", fmt.Sprintf("this identity also runs as %q on another machine; on one of them run: swarm init --new-identity", build.OneLine(beat.Nick, 64))})
+	for _, k := range r.ownKeys() {
+		if !r.own[k].job.Compiling {
+			r.emit(Stop{k, "this identity also runs elsewhere"})
+		}
+	}
+}
+
+// judgeClock: when most peers look too far ahead, the fault is this clock's.
+func (r *Replica) judgeClock() {
+	var ahead []int64
+	n := 0
+	for _, p := range r.peers {
+		n++
+		if p.refuse {
+			ahead = append(ahead, p.ahead)
+		}
+	}
+	behind := int64(0)
+	if len(ahead)*2 > n {
+		slices.Sort(ahead)
+		behind = ahead[len(ahead)/2]
+	}
+	if behind != 0 && r.clockBehind == 0 {
+		r.emit(Alarm{"clock", fmt.Sprintf("this machine's clock is %d s behind most peers; it claims and publishes nothing until it is set", behind/1000)})
+	}
+	r.clockBehind = behind
+}
+
+// beat publishes a new Beat of this peer.
+func (r *Replica) beat(now Now) {
+	b := r.report
+	b.Instance = r.cfg.Instance
+	b.PeriodMS = r.period()
+	b.Leaving = r.leaving
+	b.Digest = r.board.digest()
+	b.Jobs = nil
+	for _, k := range r.ownKeys() {
+		b.Jobs = append(b.Jobs, r.own[k].job)
+	}
+	if ok, why := r.MayClaim(); !ok && b.Accepting {
+		b.Accepting, b.Why = false, why
+	}
+	r.nextBeat = now.Boot + b.PeriodMS
+	o, err := r.seal(now, b)
+	if err != nil {
+		r.emit(Alarm{"beat", "a Beat could not be written: " + err.Error()})
+		return
+	}
+	r.peers[r.self] = &peerState{beat: b, rec: o, heard: now.Boot}
+	r.emit(Publish{o})
+}
+
+// period of this peer's Beats: max(5 s, N x 50 ms) while building or willing.
+func (r *Replica) period() int64 {
+	if len(r.own) == 0 && !(r.report.Accepting && r.report.Slots > 0) {
+		return IdleBeatMillis
+	}
+	return max(BeatMillis, int64(len(r.peers))*beatPerPeer)
+}
+
+// beatChanged reports whether others should hear of a report before the next
+// Beat is due: coarse figures only, or every sample would be a Beat.
+func beatChanged(a, b Beat) bool {
+	return a.Accepting != b.Accepting || a.Slots != b.Slots || a.Nick != b.Nick ||
+		a.Stores != b.Stores || a.Why != b.Why || !slices.Equal(a.Builders, b.Builders) || !slices.Equal(a.Heads, b.Heads)
+}
+
+// lease is how long a Beat of p holds after it was heard.
+func (p *peerState) lease() int64 {
+	if p.beat.PeriodMS == 0 {
+		return LeasePeriods * BeatMillis
+	}
+	return LeasePeriods * p.beat.PeriodMS
+}
+
+// live reports whether a peer's lease runs.
+func (r *Replica) live(peer string, now Now) bool {
+	if peer == r.self {
+		return !r.leaving
+	}
+	p := r.peers[peer]
+	return p != nil && !p.refuse && !p.beat.Leaving && now.Boot-p.heard <= p.lease()
+}
+
+// expected reports whether a peer that is not live is expected back.
+func (r *Replica) expected(peer string, now Now) bool {
+	p := r.peers[peer]
+	return p != nil && now.Boot-p.heard <= AwayMillis
+}
+
+// Peers lists this peer and all it ever heard of, sorted by ID.
+func (r *Replica) Peers(now Now) []Peer {
+	out := make([]Peer, 0, len(r.peers))
+	for id, p := range r.peers {
+		out = append(out, Peer{ID: id, Beat: p.beat, Stamp: hlc.Time(p.rec.Stamp()), AgeMS: now.Boot - p.heard,
+			Live: r.live(id, now), Self: id == r.self, AheadMS: p.ahead})
+	}
+	slices.SortFunc(out, func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Beats returns the newest Beat of every peer, for one that just connected.
+func (r *Replica) beats() []wire.Opened {
+	var out []wire.Opened
+	for _, p := range r.peers {
+		if !p.refuse && !p.rec.IsZero() {
+			out = append(out, p.rec)
+		}
+	}
+	slices.SortFunc(out, func(a, b wire.Opened) int { return cmp.Compare(a.Author(), b.Author()) })
+	return out
+}
+
+// leave gives everything back and says so: others take over at once.
+func (r *Replica) leave(now Now) {
+	for _, k := range r.ownKeys() {
+		r.giveBack(now, k, "the peer stopped")
+	}
+	r.leaving = true
+	r.beat(now)
+}

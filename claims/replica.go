@@ -1,0 +1,468 @@
+package claims
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/claims/hlc"
+	"github.com/build-swarm/swarm/claims/wire"
+)
+
+// Now is the time of one step: Wall in milliseconds since 1970, Boot in
+// milliseconds of a clock that goes on in suspend (CLOCK_BOOTTIME). Leases are
+// judged by Boot alone.
+type Now struct{ Wall, Boot int64 }
+
+// Times of the protocol, in milliseconds.
+const (
+	BeatMillis     = 5_000  // while building or willing
+	IdleBeatMillis = 60_000 // else
+	beatPerPeer    = 50     // the period grows with the swarm
+	LeasePeriods   = 6
+	maxGrace       = 15 * 60_000
+	AwayMillis     = 15 * 60_000 // a holder not seen for longer is not expected back
+	syncEvery      = 30_000
+	syncOnBeat     = 2_000
+	aloneMillis    = 10_000 // a peer that hears nobody writes after this
+	SettleLAN      = 50
+	SettleWAN      = 500
+)
+
+// maxPerAuthor bounds what one peer may have on the board.
+const maxPerAuthor = 200_000
+
+// Config is what a Replica starts from.
+type Config struct {
+	Key      ed25519.PrivateKey
+	Instance uint64 // random per process
+	Settle   int64  // milliseconds between claim and compile; 0 = SettleLAN
+	Rand     *rand.Rand
+}
+
+// Event is something that happened. See the types below.
+type Event interface{ event() }
+
+type (
+	// Received carries records whose signatures held, by gossip or sync.
+	Received struct {
+		From    string
+		Records []wire.Opened
+	}
+	// Synced is a message of the anti-entropy exchange.
+	Synced struct {
+		From string
+		Msg  SyncMessage
+	}
+	// Connected and Disconnected follow the network's peers.
+	Connected    struct{ Peer string }
+	Disconnected struct{ Peer string }
+	// Tick gives the time a chance: timers are due by Now alone.
+	Tick struct{}
+	// Resumed says that this machine was suspended: nothing is judged until
+	// the board is compared with another peer's.
+	Resumed struct{}
+	// Report renews what this peer's Beats say of the machine. Jobs, Digest,
+	// Instance and PeriodMS are filled in by the replica.
+	Report struct{ Beat Beat }
+	// Take claims a job for this drone, if it is free.
+	Take struct{ Key build.Key }
+	// Progress tells how a held build stands.
+	Progress struct{ Job BeatJob }
+	// GiveBack returns a held claim.
+	GiveBack struct {
+		Key    build.Key
+		Reason string
+	}
+	// Finished ends a held claim with its outcome.
+	Finished struct{ Outcome build.Outcome }
+	// Post puts a record of this peer on the board.
+	Post struct{ Body Body }
+	// PlanLoaded brings a round's plan that stood in a blob.
+	PlanLoaded struct {
+		Round string
+		Plan  *build.Plan
+	}
+	// Leave says that this peer stops: claims go back, peers are told.
+	Leave struct{}
+)
+
+func (Received) event()     {}
+func (Synced) event()       {}
+func (Connected) event()    {}
+func (Disconnected) event() {}
+func (Tick) event()         {}
+func (Resumed) event()      {}
+func (Report) event()       {}
+func (Take) event()         {}
+func (Progress) event()     {}
+func (GiveBack) event()     {}
+func (Finished) event()     {}
+func (Post) event()         {}
+func (PlanLoaded) event()   {}
+func (Leave) event()        {}
+
+// Effect is something for the agent to do, in the order returned.
+type Effect interface{ effect() }
+
+type (
+	// Persist writes changes to the journal before any later effect is done.
+	Persist struct {
+		Put  []wire.Opened
+		Drop []string // keys
+	}
+	// Publish gossips one record or Beat.
+	Publish struct{ Record wire.Opened }
+	// Send gives a message of the anti-entropy exchange to one peer.
+	Send struct {
+		Peer string
+		Msg  SyncMessage
+	}
+	// Won says that a claim settled and is still ours: compile.
+	Won struct{ Key build.Key }
+	// Stop ends a build of ours.
+	Stop struct {
+		Key    build.Key
+		Reason string
+	}
+	// Alarm is a thing a person has to know. Code is stable, Text for people.
+	Alarm struct{ Code, Text string }
+	// WantPlan asks for a round's plan, which stands in a blob.
+	WantPlan struct{ Round, CID string }
+)
+
+func (Persist) effect()  {}
+func (Publish) effect()  {}
+func (Send) effect()     {}
+func (Won) effect()      {}
+func (Stop) effect()     {}
+func (Alarm) effect()    {}
+func (WantPlan) effect() {}
+
+// own is a claim that this drone holds.
+type own struct {
+	claim    Claim
+	settleAt int64 // boot; 0 once Won was sent
+	job      BeatJob
+	lost     bool // another claim won; only a compiling build goes on then
+}
+
+// Counters count what was refused, by reason.
+type Counters struct {
+	Invalid, Future, Quota, Banned, Stale uint64
+}
+
+// Replica is one peer's board. It is not safe for concurrent use.
+type Replica struct {
+	cfg   Config
+	self  string
+	clock hlc.Clock
+	board *board
+	idx   *index
+	peers map[string]*peerState
+	own   map[build.Key]*own
+
+	report   Beat
+	nextBeat int64
+	leaving  bool
+
+	started   int64 // boot
+	startHLC  hlc.Time
+	synced    bool
+	connected map[string]bool
+	sync      syncState
+
+	cloned      bool
+	clockBehind int64 // ms that most peers look ahead; 0 = fine
+	Refused     Counters
+
+	out []Effect
+}
+
+// NewReplica makes a replica from the journal's records. Records that do not
+// validate are left out: the journal may be of an older version.
+func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
+	if cfg.Settle == 0 {
+		cfg.Settle = SettleLAN
+	}
+	r := &Replica{
+		cfg: cfg, self: wire.PeerID(cfg.Key.Public().(ed25519.PublicKey)),
+		board: newBoard(), idx: newIndex(),
+		peers: map[string]*peerState{}, own: map[build.Key]*own{},
+		connected: map[string]bool{}, started: now.Boot,
+	}
+	for _, o := range journal {
+		if body, err := Validate(o); err == nil {
+			if o.Author() == r.self {
+				r.clock.Restore(hlc.Time(o.Stamp()))
+			}
+			r.mergeQuietly(o, body, now)
+		}
+	}
+	r.startHLC = r.clock.Now(now.Wall)
+	r.out = nil
+	return r
+}
+
+// Self is this peer's ID.
+func (r *Replica) Self() string { return r.self }
+
+// Step takes in one event and returns what is to be done about it, in order.
+// The returned slice is the caller's.
+func (r *Replica) Step(now Now, ev Event) []Effect {
+	r.out = nil
+	switch ev := ev.(type) {
+	case Received:
+		r.receive(now, ev)
+	case Synced:
+		r.onSync(now, ev)
+	case Connected:
+		r.onConnect(now, ev.Peer)
+	case Disconnected:
+		delete(r.connected, ev.Peer)
+		r.sync.forget(ev.Peer)
+	case Report:
+		changed := beatChanged(r.report, ev.Beat)
+		r.report = ev.Beat
+		if changed {
+			r.nextBeat = now.Boot
+		}
+	case Resumed:
+		for _, p := range r.peers {
+			p.heard = now.Boot
+		}
+		r.synced, r.started = false, now.Boot
+		r.nextBeat = now.Boot
+	case Take:
+		r.take(now, ev.Key)
+	case Progress:
+		r.progress(now, ev.Job)
+	case GiveBack:
+		r.giveBack(now, ev.Key, ev.Reason)
+	case Finished:
+		r.finish(now, ev.Outcome)
+	case Post:
+		r.post(now, ev.Body)
+	case PlanLoaded:
+		r.idx.loadPlan(ev.Round, ev.Plan)
+	case Leave:
+		r.leave(now)
+	}
+	r.due(now)
+	out := r.out
+	r.out = nil
+	return out
+}
+
+func (r *Replica) emit(e Effect) { r.out = append(r.out, e) }
+
+// receive merges records of others. What is refused is counted, never fatal.
+func (r *Replica) receive(now Now, ev Received) {
+	var put []wire.Opened
+	for _, o := range ev.Records {
+		if o.Type() == TypeBeat {
+			r.onBeat(now, o)
+			continue
+		}
+		if err := r.clock.Observe(hlc.Time(o.Stamp()), now.Wall); err != nil {
+			r.Refused.Future++
+			continue
+		}
+		body, err := Validate(o)
+		switch {
+		case err != nil:
+			r.Refused.Invalid++
+			continue
+		case r.idx.banned(o.Author(), hlc.Time(o.Stamp())):
+			r.Refused.Banned++
+			continue
+		case r.board.byWho[o.Author()] >= maxPerAuthor && r.board.get(o.Key()) == nil:
+			r.Refused.Quota++
+			continue
+		}
+		if r.merge(now, o, body) {
+			put = append(put, o)
+		}
+	}
+	r.persist(put)
+}
+
+// persist emits what changed; removals noted by the merge go along.
+func (r *Replica) persist(put []wire.Opened) {
+	drop := r.idx.dropped
+	r.idx.dropped = nil
+	if len(put) > 0 || len(drop) > 0 {
+		// Before whatever this step already decided to tell others.
+		r.out = slices.Insert(r.out, 0, Effect(Persist{Put: put, Drop: drop}))
+	}
+}
+
+// merge is mergeQuietly and what follows from it for builds of our own.
+func (r *Replica) merge(now Now, o wire.Opened, body Body) bool {
+	if !r.mergeQuietly(o, body, now) {
+		return false
+	}
+	switch b := body.(type) {
+	case Claim:
+		r.contest(now, b)
+	case outcomeBody:
+		if b.Class == build.Good {
+			r.endedElsewhere(now, b.Key, o.Author())
+		}
+	case roundBody:
+		if b.Plan == nil && !r.idx.planLoaded(b.ID) && b.State == build.RoundOpen {
+			r.emit(WantPlan{Round: b.ID, CID: b.PlanCID})
+		}
+	}
+	return true
+}
+
+// mergeQuietly changes the board and the index derived from it.
+func (r *Replica) mergeQuietly(o wire.Opened, body Body, now Now) bool {
+	if c, ok := body.(Claim); ok && r.idx.goodEpoch(c.Key) >= c.Epoch {
+		r.Refused.Stale++
+		return false
+	}
+	e := newEntry(o, body, now.Boot)
+	if !r.board.put(e) {
+		return false
+	}
+	r.idx.add(e)
+	if out, ok := body.(outcomeBody); ok && out.Class == build.Good {
+		key := ClaimKey(out.Key)
+		if old := r.board.get(key); old != nil && old.body.(Claim).Epoch <= out.Epoch {
+			r.board.remove(key)
+			r.idx.dropClaim(out.Key)
+			r.idx.dropped = append(r.idx.dropped, key)
+		}
+	}
+	return true
+}
+
+// seal signs a body of this peer, above every stamp it has seen.
+func (r *Replica) seal(now Now, body Body) (wire.Opened, error) {
+	return r.sealAt(r.clock.Now(now.Wall), body)
+}
+
+func (r *Replica) sealAt(stamp hlc.Time, body Body) (wire.Opened, error) {
+	b, err := build.Marshal(body)
+	if err != nil {
+		return wire.Opened{}, fmt.Errorf("encode %s: %w", body.recordType(), err)
+	}
+	if err := body.check(r.self); err != nil {
+		return wire.Opened{}, err
+	}
+	return wire.Seal(r.cfg.Key, wire.Record{
+		Type: body.recordType(), Key: body.recordKey(r.self, stamp), Order: body.recordOrder(r.self, stamp),
+		Author: r.self, Stamp: uint64(stamp), Body: b,
+	})
+}
+
+// post puts a record of this peer on the board, persists it, then tells others.
+func (r *Replica) post(now Now, body Body) {
+	r.postAt(now, r.clock.Now(now.Wall), body)
+}
+
+func (r *Replica) postAt(now Now, stamp hlc.Time, body Body) {
+	o, err := r.sealAt(stamp, body)
+	if err != nil {
+		r.emit(Alarm{"record", "a record could not be written: " + err.Error()})
+		return
+	}
+	if !r.merge(now, o, body) {
+		return
+	}
+	drop := r.idx.dropped
+	r.idx.dropped = nil
+	r.emit(Persist{Put: []wire.Opened{o}, Drop: drop})
+	r.emit(Publish{o})
+}
+
+// due does what the time asks for: settled claims, Beats, comparisons.
+func (r *Replica) due(now Now) {
+	for _, k := range r.ownKeys() {
+		o := r.own[k]
+		if o.settleAt > 0 && now.Boot >= o.settleAt && !o.lost {
+			o.settleAt = 0
+			r.emit(Won{k})
+		}
+	}
+	if now.Boot >= r.nextBeat && !r.leaving {
+		r.beat(now)
+	}
+	if !r.synced && len(r.connected) == 0 && now.Boot-r.started >= aloneMillis {
+		r.synced = true
+	}
+	r.dueSync(now)
+}
+
+// NextWake is the boot time at which Step wants a Tick at the latest.
+func (r *Replica) NextWake(now Now) int64 {
+	next := min(r.nextBeat, r.sync.nextAt(now))
+	for _, o := range r.own {
+		if o.settleAt > 0 && !o.lost {
+			next = min(next, o.settleAt)
+		}
+	}
+	if !r.synced {
+		next = min(next, r.started+aloneMillis)
+	}
+	return max(next, now.Boot+1)
+}
+
+// MayClaim says whether this drone may open claims now, and why not.
+func (r *Replica) MayClaim() (bool, string) {
+	switch {
+	case r.leaving:
+		return false, "this peer is stopping"
+	case r.cloned:
+		return false, "this identity also runs elsewhere"
+	case r.clockBehind != 0:
+		return false, fmt.Sprintf("the clock is %d s behind the other peers", r.clockBehind/1000)
+	case !r.synced:
+		return false, "the board is not yet compared with another peer"
+	}
+	return true, ""
+}
+
+func (r *Replica) ownKeys() []build.Key {
+	keys := make([]build.Key, 0, len(r.own))
+	for k := range r.own {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b build.Key) int { return cmp.Compare(a, b) })
+	return keys
+}
+
+// Records returns every record of the board, sorted by key.
+func (r *Replica) Records() []wire.Opened {
+	all := r.board.all()
+	out := make([]wire.Opened, len(all))
+	for i, e := range all {
+		out[i] = e.rec
+	}
+	return out
+}
+
+// Count is the number of records on the board.
+func (r *Replica) Count() int { return r.board.count }
+
+// Digest is one number over the board: equal boards, equal digests.
+func (r *Replica) Digest() uint64 { return r.board.digest() }
+
+// SetSettle sets the milliseconds between claim and compile.
+func (r *Replica) SetSettle(ms int64) { r.cfg.Settle = ms }
+
+// Channel returns a channel's head, or nil.
+func (r *Replica) Channel(target, name string) *release.Channel {
+	e := r.board.get(TypeChannel + "/" + target + "/" + name)
+	if e == nil {
+		return nil
+	}
+	c := e.body.(channelBody).Channel
+	return &c
+}
