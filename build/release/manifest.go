@@ -8,9 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/ipfs/go-cid"
-
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/cas"
 )
 
 // ErrInvalid is wrapped by every error about a manifest or head that breaks a
@@ -273,24 +272,14 @@ func hexOf(s string, bytes int) bool {
 // clip makes hostile text fit for an error.
 func clip(s string) string { return build.OneLine(s, 80) }
 
-// blake3Prefix is the form of every CID here: version 1, raw, 32 bytes of
-// BLAKE3.
-var blake3Prefix = cid.Prefix{Version: 1, Codec: cid.Raw, MhType: 0x1e, MhLength: 32}
-
 // Digest returns the BLAKE3 hash inside the text of a CID. Only the one form
-// that this project writes is accepted.
+// that package cas writes is accepted.
 func Digest(text string) ([32]byte, error) {
-	var d [32]byte
-	if len(text) > 128 {
-		return d, fmt.Errorf("%w: CID of %d bytes", ErrInvalid, len(text))
+	c, err := cas.Parse(text)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("%w: CID %q: %w", ErrInvalid, clip(text), err)
 	}
-	c, err := cid.Decode(text)
-	if err != nil || c.Prefix() != blake3Prefix || c.String() != text {
-		return d, fmt.Errorf("%w: CID %q", ErrInvalid, clip(text))
-	}
-	h := c.Hash()
-	copy(d[:], h[len(h)-32:])
-	return d, nil
+	return cas.Digest(c)
 }
 
 // Encode writes a manifest as core deterministic CBOR. It fails on one that

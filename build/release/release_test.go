@@ -12,18 +12,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/ipfs/go-cid"
-	"lukechampine.com/blake3"
 	"pgregory.net/rapid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/cas"
 )
 
-func cidOf(s string) string {
-	sum := blake3.Sum256([]byte(s))
-	mh := append([]byte{0x1e, 32}, sum[:]...)
-	return cid.NewCidV1(cid.Raw, mh).String()
-}
+func cidOf(s string) string { return cas.Sum([]byte(s)).String() }
 
 func keyOf(s string) build.Key {
 	sum := sha256.Sum256([]byte(s))
