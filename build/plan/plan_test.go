@@ -1,0 +1,128 @@
+package plan
+
+import (
+	"testing"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims"
+)
+
+func peer(id string, speed int64, jobs ...claims.BeatJob) claims.Peer {
+	return claims.Peer{ID: id, Live: true, Beat: claims.Beat{Slots: 1, Speed: speed, Accepting: true, Steady: true, PeriodMS: claims.BeatMillis,
+		Builders: []build.Builder{build.BuilderSample}, Jobs: jobs}}
+}
+
+func job(name string, work int64, needs ...*build.Job) *build.Job {
+	pre := []build.Facet{{Name: "n", Value: name}}
+	k, err := build.KeyOf(pre)
+	if err != nil {
+		panic(err)
+	}
+	j := &build.Job{Key: k, Builder: build.BuilderSample, CoreMillis: work, Preimage: pre,
+		CPV: build.CPV{Category: "c", Name: name, Version: "1"}}
+	for _, n := range needs {
+		j.Needs = append(j.Needs, build.Edge{Key: n.Key, Kind: build.Buildtime})
+	}
+	return j
+}
+
+func info(j *build.Job, s claims.JobState, waits ...*build.Job) claims.JobInfo {
+	i := claims.JobInfo{Job: j, State: s, Priority: build.Normal}
+	for _, w := range waits {
+		i.WaitsFor = append(i.WaitsFor, w.Key)
+	}
+	return i
+}
+
+func TestTheLongestRemainingPathGoesFirst(t *testing.T) {
+	short, long := job("short", 9000), job("long", 1000)
+	tail := job("tail", 60_000, long)
+	v := View{Jobs: []claims.JobInfo{info(short, claims.JobReady), info(long, claims.JobReady), info(tail, claims.JobWaiting, long)}, Peers: []claims.Peer{peer("a", 1000)}}
+	if k, ok, _ := Next(v, "a"); !ok || k != long.Key {
+		t.Errorf("took %s, want the job with the long tail", k.Short())
+	}
+}
+
+func TestAWaitedForJobGoesBeforeEverything(t *testing.T) {
+	big, small := job("big", 900_000), job("small", 10)
+	v := View{Jobs: []claims.JobInfo{info(big, claims.JobReady), info(small, claims.JobReady)}, Peers: []claims.Peer{peer("a", 1000)}}
+	v.Jobs[1].Priority = build.WaitedFor
+	if k, _, _ := Next(v, "a"); k != small.Key {
+		t.Error("the waited-for job was not first")
+	}
+}
+
+func TestAGiantWaitsForTheFastDrone(t *testing.T) {
+	giant := job("giant", 3_600_000)
+	busy := claims.BeatJob{Key: job("x", 1).Key, LeftMS: 60_000, Compiling: true}
+	v := View{Jobs: []claims.JobInfo{info(giant, claims.JobReady)}, Peers: []claims.Peer{peer("fast", 24_000, busy), peer("slow", 2_000)}}
+	if _, ok, all := Next(v, "slow"); ok || len(all) != 1 || all[0].Peer != "fast" {
+		t.Errorf("the slow drone takes the giant: %+v", all)
+	}
+	// An overdue build counts for longer and longer: the slow one gets its turn.
+	v.Peers[0].Beat.Jobs[0] = claims.BeatJob{Key: busy.Key, LeftMS: 7_200_000, Compiling: true}
+	if _, ok, _ := Next(v, "slow"); !ok {
+		t.Error("the slow drone waits for ever")
+	}
+}
+
+func TestEveryReadyJobGoesToExactlyOneIdleDrone(t *testing.T) {
+	var jobs []claims.JobInfo
+	for _, n := range []string{"a", "b", "c", "d", "e"} {
+		jobs = append(jobs, info(job(n, 10_000), claims.JobReady))
+	}
+	v := View{Jobs: jobs, Peers: []claims.Peer{peer("p", 1000), peer("q", 1000), peer("r", 1000)}}
+	taken := map[build.Key]string{}
+	for _, id := range []string{"p", "q", "r"} {
+		k, ok, _ := Next(v, id)
+		if !ok {
+			t.Errorf("%s takes nothing though jobs are ready", id)
+		}
+		if by, twice := taken[k]; twice {
+			t.Errorf("%s and %s both take %s", by, id, k.Short())
+		}
+		taken[k] = id
+	}
+}
+
+func TestADroneThatDoesNotTakeItsJobIsPassedOver(t *testing.T) {
+	j := job("a", 10_000)
+	v := View{Jobs: []claims.JobInfo{info(j, claims.JobReady)}, Peers: []claims.Peer{peer("deaf", 9000), peer("me", 1000)}}
+	m := NewMemory()
+	v.Excluded = m.Passed
+	for boot := int64(0); boot <= 3*claims.BeatMillis; boot += 1000 {
+		_, ok, all := Next(v, "me")
+		if ok {
+			if boot > 3*claims.BeatMillis {
+				t.Errorf("took over only after %d ms", boot)
+			}
+			return
+		}
+		m.Note(all, v.Peers, boot)
+	}
+	t.Error("the job is never taken: the plan gives it to a drone that does not hear")
+}
+
+func TestAnUnsteadyDroneGetsNothingItCannotFinish(t *testing.T) {
+	j := job("a", 100_000)
+	v := View{Jobs: []claims.JobInfo{info(j, claims.JobReady)}, Peers: []claims.Peer{peer("laptop", 1500), peer("nas", 1000)}}
+	v.Peers[0].Beat.Steady = false
+	v.Peers[0].Beat.UntilS = 30
+	if _, ok, _ := Next(v, "nas"); !ok {
+		t.Error("the steady drone does not get the job that the laptop cannot finish")
+	}
+	v.Peers = v.Peers[:1]
+	if _, ok, _ := Next(v, "laptop"); !ok {
+		t.Error("with nobody else, the laptop does not try")
+	}
+}
+
+func TestForecastEndsNoEarlierThanTheCriticalPath(t *testing.T) {
+	a, b := job("a", 10_000), job("b", 10_000)
+	c := job("c", 20_000, a, b)
+	v := View{Jobs: []claims.JobInfo{info(a, claims.JobReady), info(b, claims.JobReady), info(c, claims.JobWaiting, a, b)}, Peers: []claims.Peer{peer("p", 1000), peer("q", 1000)}}
+	f := Forecast(v)
+	if got := f[c.Key].Finish; got < 30_000 || got > 30_100 {
+		t.Errorf("the last job ends after %d ms, want 30,000", got)
+	}
+}
