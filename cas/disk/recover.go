@@ -1,0 +1,126 @@
+package disk
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/build-swarm/swarm/cas"
+	"github.com/ipfs/go-cid"
+)
+
+// recover brings the directory into the state that the package comment
+// promises, whatever ended the last process, and fills the index. It hashes
+// nothing: after a crash nothing counts as verified, so that every blob is
+// hashed before its first use.
+func (s *Store) recover() error {
+	if err := s.acquire(); err != nil {
+		return err
+	}
+	clean := filepath.Join(s.dir, "clean")
+	if _, err := os.Lstat(clean); err == nil {
+		s.clean = true
+		if err := s.fs.Remove(clean); err != nil {
+			return err
+		}
+	}
+	if err := removeAll(s.fs, filepath.Join(s.dir, "tmp"), nil); err != nil {
+		return fmt.Errorf("empty tmp: %w", err)
+	}
+	if err := s.recoverPartials(); err != nil {
+		return fmt.Errorf("look through partial: %w", err)
+	}
+	top := filepath.Join(s.dir, "blobs")
+	dirs, err := os.ReadDir(top)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if b, err := hex.DecodeString(d.Name()); err != nil || len(b) != 1 || !d.IsDir() {
+			s.opts.Log.Warn("not a directory of blobs, left alone", "name", d.Name())
+			continue
+		}
+		if err := s.recoverDir(filepath.Join(top, d.Name()), d.Name()); err != nil {
+			return fmt.Errorf("look through %s: %w", d.Name(), err)
+		}
+	}
+	return nil
+}
+
+// recoverDir indexes the blobs of one directory and removes outboards without
+// a blob. Other files are a person's, and left alone.
+func (s *Store) recoverDir(dir, prefix string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	outboards := map[cid.Cid]time.Time{}
+	for _, e := range list {
+		name, isOutboard := strings.CutSuffix(e.Name(), outboardExt)
+		c, err := cas.Parse(name)
+		if err == nil {
+			if sum, _ := cas.Digest(c); hex.EncodeToString(sum[:1]) != prefix {
+				err = errors.New("in the wrong directory")
+			}
+		}
+		if err != nil || !e.Type().IsRegular() {
+			s.opts.Log.Warn("not a blob, left alone", "name", e.Name(), "err", err)
+			continue
+		}
+		fi, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if isOutboard {
+			outboards[c] = fi.ModTime()
+			continue
+		}
+		s.remember(c, entry{size: fi.Size(), mtime: fi.ModTime()})
+	}
+	for c, t := range outboards {
+		e, ok := s.index[c]
+		if !ok {
+			if err := s.fs.Remove(filepath.Join(dir, c.String()+outboardExt)); err != nil {
+				return err
+			}
+		} else if s.clean && !t.Before(e.mtime) {
+			s.update(c, func(e *entry) { e.verified = t })
+		}
+	}
+	return nil
+}
+
+// recoverPartials keeps transfers of the last day and removes the rest.
+func (s *Store) recoverPartials() error {
+	dir := filepath.Join(s.dir, "partial")
+	keep := map[string]bool{}
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		name, ok := strings.CutSuffix(e.Name(), ".part")
+		if !ok {
+			continue
+		}
+		c, err := cas.Parse(name)
+		if err != nil {
+			continue
+		}
+		fi, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if s.opts.Now().Sub(fi.ModTime()) > partialKept {
+			continue
+		}
+		keep[name+".part"], keep[name+".tree"] = true, true
+		s.partials[c] = fi.Size()
+		s.reserved += fi.Size()
+	}
+	return removeAll(s.fs, dir, func(e os.DirEntry) bool { return keep[e.Name()] })
+}

@@ -1,0 +1,364 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/build-swarm/swarm/cas"
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked: another process has the store open.
+var ErrLocked = errors.New("blob store is in use by another process")
+
+const (
+	outboardExt    = ".bao"
+	defaultFresh   = 24 * time.Hour
+	partialKept    = 24 * time.Hour // how long an unfinished transfer waits to be resumed
+	quarantineKept = 8              // damaged blobs kept for a person to look at
+	bufferSize     = 256 << 10
+)
+
+// Options of a store. The zero value is usable.
+type Options struct {
+	// Quota bounds the bytes of blobs, partial and whole; 0 means none but
+	// the disk's. See Usage for the watermarks.
+	Quota int64
+	// VerifiedFor is how long a verification of a blob's bytes counts; 0 means
+	// 24 hours, below 0 that every Open verifies.
+	VerifiedFor time.Duration
+	// OnCorrupt is told of each blob that went to quarantine, after that. It
+	// must not block; nil is allowed.
+	OnCorrupt func(cas.Info)
+	Log       *slog.Logger     // nil discards
+	Now       func() time.Time // nil means time.Now
+}
+
+// Store is a cas.Store, cas.Source and cas.Assembler over a directory. Its
+// methods may be called from any goroutine.
+type Store struct {
+	dir   string
+	opts  Options
+	fs    files
+	lock  *os.File
+	clean bool // the last process closed the store in order
+
+	// stripe[b] is held while files of blobs/<b> appear or vanish, so that a
+	// name and the index change together.
+	stripe [256]sync.Mutex
+
+	mu       sync.Mutex
+	index    map[cid.Cid]entry
+	used     int64             // bytes of the index's blobs
+	reserved int64             // bytes of partials and of Puts under way
+	partials map[cid.Cid]int64 // reservation of each file in partial/
+	open     map[cid.Cid]bool  // partials that somebody holds
+	checks   map[cid.Cid]*check
+	seq      uint64 // names of temp files
+}
+
+// entry is what the store knows of a blob without looking.
+type entry struct {
+	size     int64
+	verified time.Time // zero when unknown
+	mtime    time.Time // the blob file's when verified
+	outboard bool      // the outboard was checked by this process
+}
+
+// check is one verification under way; others wait for it.
+type check struct {
+	done chan struct{}
+	err  error
+}
+
+var (
+	_ cas.Source    = (*Store)(nil)
+	_ cas.Assembler = (*Store)(nil)
+)
+
+// Open opens the store in dir, which it creates when it is missing, and
+// recovers from whatever ended the last process. ErrLocked when another
+// process has it.
+func Open(dir string, opts Options) (*Store, error) { return openWith(dir, opts, osFiles{}) }
+
+func openWith(dir string, opts Options, fs files) (*Store, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.VerifiedFor == 0 {
+		opts.VerifiedFor = defaultFresh
+	}
+	s := &Store{dir: dir, opts: opts, fs: fs, index: map[cid.Cid]entry{}, partials: map[cid.Cid]int64{},
+		open: map[cid.Cid]bool{}, checks: map[cid.Cid]*check{}}
+	if err := s.recover(); err != nil {
+		if s.lock != nil {
+			_ = s.lock.Close()
+		}
+		return nil, fmt.Errorf("open blob store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// Close marks the store as closed in order and lets the next process in. Blobs
+// that are open stay readable.
+func (s *Store) Close() error {
+	f, err := s.fs.Create(filepath.Join(s.dir, "clean"))
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		err = fmt.Errorf("close blob store %s: %w", s.dir, err)
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+func (s *Store) path(c cid.Cid) (dir, blob string, stripe *sync.Mutex, err error) {
+	sum, err := cas.Digest(c)
+	if err != nil {
+		return "", "", nil, err
+	}
+	dir = filepath.Join(s.dir, "blobs", hex.EncodeToString(sum[:1]))
+	return dir, filepath.Join(dir, c.String()), &s.stripe[sum[0]], nil
+}
+
+func (s *Store) lookup(c cid.Cid) (entry, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.index[c]
+	return e, ok
+}
+
+// Stat implements cas.Store.
+func (s *Store) Stat(c cid.Cid) (cas.Info, error) {
+	e, ok := s.lookup(c)
+	if !ok {
+		return cas.Info{}, fmt.Errorf("stat %s: %w", c, cas.ErrNotFound)
+	}
+	return cas.Info{CID: c, Size: e.size}, nil
+}
+
+// All implements cas.Store.
+func (s *Store) All() iter.Seq2[cas.Info, error] {
+	s.mu.Lock()
+	list := make([]cas.Info, 0, len(s.index))
+	for c, e := range s.index {
+		list = append(list, cas.Info{CID: c, Size: e.size})
+	}
+	s.mu.Unlock()
+	return func(yield func(cas.Info, error) bool) {
+		for _, i := range list {
+			if !yield(i, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Put implements cas.Store.
+func (s *Store) Put(ctx context.Context, r io.Reader, want cid.Cid) (cas.Info, error) {
+	if want.Defined() {
+		if _, err := cas.Digest(want); err != nil {
+			return cas.Info{}, err
+		}
+		if info, err := s.Stat(want); err == nil {
+			return info, nil
+		}
+	}
+	info, err := s.put(ctx, r, want)
+	if err != nil {
+		return cas.Info{}, fmt.Errorf("store blob: %w", err)
+	}
+	return info, nil
+}
+
+// blob is an open blob: a file and nothing around it.
+type blob struct {
+	f    *os.File
+	size int64
+}
+
+func (b *blob) Read(p []byte) (int, error)                { return b.f.Read(p) }
+func (b *blob) ReadAt(p []byte, off int64) (int, error)   { return b.f.ReadAt(p, off) }
+func (b *blob) Seek(off int64, whence int) (int64, error) { return b.f.Seek(off, whence) }
+func (b *blob) Close() error                              { return b.f.Close() }
+func (b *blob) Size() int64                               { return b.size }
+
+// File is the open file, for sendfile. It is the blob's own: do not close it.
+func (b *blob) File() *os.File { return b.f }
+
+// Open implements cas.Store. It verifies the blob first when that was not done
+// lately (see the package comment), which takes about a second per GiB.
+func (s *Store) Open(c cid.Cid) (cas.Blob, error) {
+	f, err := s.openBlob(c)
+	if err != nil {
+		return nil, fmt.Errorf("open blob %s: %w", c, err)
+	}
+	fi, err := f.Stat()
+	if err == nil && !s.fresh(c, fi) {
+		err = s.verify(context.Background(), c, 0)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("open blob %s: %w", c, err)
+	}
+	return &blob{f, fi.Size()}, nil
+}
+
+// openBlob opens the file of a blob of the index. A file that somebody removed
+// leaves the index.
+func (s *Store) openBlob(c cid.Cid) (*os.File, error) {
+	_, path, stripe, err := s.path(c)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := s.lookup(c); !ok {
+		return nil, cas.ErrNotFound
+	}
+	f, err := os.Open(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return f, err
+	}
+	stripe.Lock()
+	defer stripe.Unlock()
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		s.forget(c)
+	}
+	return nil, cas.ErrNotFound
+}
+
+// fresh reports whether the last verification of a blob still counts for the
+// file that fi describes.
+func (s *Store) fresh(c cid.Cid, fi os.FileInfo) bool {
+	e, ok := s.lookup(c)
+	age := s.opts.Now().Sub(e.verified)
+	return ok && !e.verified.IsZero() && age >= 0 && age < s.opts.VerifiedFor &&
+		fi.Size() == e.size && fi.ModTime().Equal(e.mtime)
+}
+
+// Outboard implements cas.Source. The outboard is checked before its first use
+// and made anew when it is missing or damaged.
+func (s *Store) Outboard(c cid.Cid) (cas.Outboard, error) {
+	e, ok := s.lookup(c)
+	if !ok {
+		return nil, fmt.Errorf("outboard of %s: %w", c, cas.ErrNotFound)
+	}
+	if cas.Groups(e.size) == 1 {
+		_, out := cas.Encode(e.size, make([][32]byte, 1))
+		return memory{bytes.NewReader(out)}, nil
+	}
+	_, path, _, err := s.path(c)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path + outboardExt)
+	if err == nil && !e.outboard {
+		if _, err = cas.CheckOutboard(f, c, e.size); err != nil {
+			_ = f.Close()
+		} else {
+			s.update(c, func(e *entry) { e.outboard = true })
+		}
+	}
+	if err == nil {
+		return f, nil
+	}
+	s.opts.Log.Warn("outboard is made anew", "cid", c, "err", err)
+	s.update(c, func(e *entry) { e.outboard = false })
+	if err := s.verify(context.Background(), c, 0); err != nil {
+		return nil, fmt.Errorf("outboard of %s: %w", c, err)
+	}
+	if f, err = os.Open(path + outboardExt); err != nil {
+		return nil, fmt.Errorf("outboard of %s: %w", c, err)
+	}
+	return f, nil
+}
+
+type memory struct{ *bytes.Reader }
+
+func (memory) Close() error { return nil }
+
+// Delete implements cas.Store. After a power cut the blob may be there again,
+// which harms nobody.
+func (s *Store) Delete(c cid.Cid) error {
+	_, path, stripe, err := s.path(c)
+	if err != nil {
+		return err
+	}
+	stripe.Lock()
+	defer stripe.Unlock()
+	if _, ok := s.lookup(c); !ok {
+		return nil
+	}
+	// The blob first: an outboard alone is litter, a blob without one is whole.
+	for _, p := range []string{path, path + outboardExt} {
+		if err := s.fs.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("delete blob %s: %w", c, err)
+		}
+	}
+	s.forget(c)
+	return nil
+}
+
+// forget takes c out of the index. The stripe is held.
+func (s *Store) forget(c cid.Cid) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= s.index[c].size
+	delete(s.index, c)
+}
+
+// update changes c's entry when there is one.
+func (s *Store) update(c cid.Cid, f func(*entry)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.index[c]; ok {
+		f(&e)
+		s.index[c] = e
+	}
+}
+
+// remember puts c into the index.
+func (s *Store) remember(c cid.Cid, e entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used += e.size - s.index[c].size
+	s.index[c] = e
+}
+
+// acquire makes sure that the process is the only one and creates the
+// directories.
+func (s *Store) acquire() error {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return err
+	}
+	for _, d := range []string{"blobs", "tmp", "partial", "quarantine"} {
+		if err := s.fs.Mkdir(filepath.Join(s.dir, d)); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	s.lock = f
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return ErrLocked
+		}
+		return fmt.Errorf("lock: %w", err)
+	}
+	return s.fs.SyncDir(s.dir)
+}
