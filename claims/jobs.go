@@ -177,6 +177,14 @@ func (r *Replica) Job(k build.Key) *build.Job {
 	return nil
 }
 
+// TargetOf is the target that a job of any round is for.
+func (r *Replica) TargetOf(k build.Key) string {
+	if js := r.idx.jobs[k]; js != nil {
+		return js.target
+	}
+	return ""
+}
+
 // Keys lists the jobs of open rounds, sorted by key.
 func (r *Replica) Keys() []build.Key {
 	var out []build.Key

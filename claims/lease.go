@@ -146,15 +146,33 @@ func (r *Replica) giveBack(now Now, k build.Key, reason string) {
 	r.post(now, o.claim)
 }
 
+// abandon gives back this peer's claims that no build of this process holds.
+func (r *Replica) abandon(now Now, reason string) {
+	for _, e := range r.board.all() {
+		c, ok := e.body.(Claim)
+		if !ok || c.Peer != r.self || c.State == ClaimReturned || r.own[c.Key] != nil {
+			continue
+		}
+		c.State, c.Reason = ClaimReturned, reason
+		c.Update++
+		r.post(now, c)
+	}
+}
+
 // finish ends a claim with what the build came to. A late result counts: the
 // outcome is posted whether or not the claim is still ours.
 func (r *Replica) finish(now Now, out build.Outcome) {
 	o := r.own[out.Key]
-	if o != nil {
+	switch {
+	case o != nil:
 		out.Epoch = o.claim.Epoch
-	}
-	if out.Epoch == 0 {
-		out.Epoch = 1
+	default:
+		// A result of an earlier process of this peer: its claim is on the
+		// board, unless somebody took over.
+		if e := r.board.get(ClaimKey(out.Key)); e != nil && e.body.(Claim).Peer == r.self {
+			out.Epoch = e.body.(Claim).Epoch
+		}
+		out.Epoch = max(1, out.Epoch)
 	}
 	if o != nil && out.Class != build.Good {
 		r.post(now, NewOutcome(out))

@@ -78,6 +78,9 @@ type (
 		Key    build.Key
 		Reason string
 	}
+	// Abandon gives back every claim of this peer on the board that this
+	// process does not hold: a restarted daemon's builds died with it.
+	Abandon struct{ Reason string }
 	// Finished ends a held claim with its outcome.
 	Finished struct{ Outcome build.Outcome }
 	// Post puts a record of this peer on the board.
@@ -101,6 +104,7 @@ func (Report) event()       {}
 func (Take) event()         {}
 func (Progress) event()     {}
 func (GiveBack) event()     {}
+func (Abandon) event()      {}
 func (Finished) event()     {}
 func (Post) event()         {}
 func (PlanLoaded) event()   {}
@@ -243,6 +247,8 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 		r.progress(now, ev.Job)
 	case GiveBack:
 		r.giveBack(now, ev.Key, ev.Reason)
+	case Abandon:
+		r.abandon(now, ev.Reason)
 	case Finished:
 		r.finish(now, ev.Outcome)
 	case Post:

@@ -60,7 +60,7 @@ type Agent struct {
 	cfg     Config
 	replica *claims.Replica
 	inbox   chan claims.Event
-	calls   chan func()
+	calls   chan call
 	orders  *mailbox[Order]
 	done    chan struct{}
 
@@ -82,7 +82,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	a := &Agent{
-		cfg: cfg, inbox: make(chan claims.Event, inboxLen), calls: make(chan func()),
+		cfg: cfg, inbox: make(chan claims.Event, inboxLen), calls: make(chan call),
 		orders: newMailbox[Order](), done: make(chan struct{}),
 	}
 	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng}, recs, cfg.Clock.Now())
@@ -92,25 +92,30 @@ func New(cfg Config) (*Agent, error) {
 // ErrStopped is returned by Do after the agent has ended.
 var ErrStopped = errors.New("the board is closed")
 
+// call is one function for the loop to run.
+type call struct {
+	run  func()
+	done chan struct{}
+}
+
 // Do runs f on the loop: it may read the replica and return events, which are
-// stepped at once. f must be quick and keep nothing of the replica.
+// stepped at once. f must be quick and keep nothing of the replica. When Do
+// returns nil, what the events put on the board is in the journal.
 func (a *Agent) Do(ctx context.Context, f func(*claims.Replica, claims.Now) []claims.Event) error {
-	ran := make(chan struct{})
-	call := func() {
-		defer close(ran)
+	c := call{done: make(chan struct{}), run: func() {
 		for _, ev := range f(a.replica, a.cfg.Clock.Now()) {
 			a.loop.step(ev)
 		}
-	}
+	}}
 	select {
-	case a.calls <- call:
+	case a.calls <- c:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-a.done:
 		return ErrStopped
 	}
 	select {
-	case <-ran:
+	case <-c.done:
 		return nil
 	case <-a.done:
 		return ErrStopped

@@ -57,8 +57,13 @@ func (l *loop) run(ctx context.Context) error {
 		case ev := <-a.inbox:
 			l.step(ev)
 			l.drainInbox()
-		case call := <-a.calls:
-			call()
+		case c := <-a.calls:
+			c.run()
+			err := l.flush()
+			close(c.done)
+			if err != nil {
+				return err
+			}
 		case <-watch:
 			l.follow()
 		case <-plans.C:

@@ -1,0 +1,374 @@
+package worker
+
+import (
+	"context"
+	"crypto/md5"  //nolint:gosec // Portage's index wants it
+	"crypto/sha1" //nolint:gosec // Portage's index wants it
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/gpkg"
+	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+var errStopped = errors.New("stopped by the board")
+
+// reportTimeout bounds what a build still says after the daemon was told to
+// stop.
+const (
+	reportTimeout = 3 * time.Second
+	graceTime     = 3 * time.Second
+)
+
+// run is one build of one job.
+type run struct {
+	w      *Worker
+	job    build.Job
+	target string
+	cancel context.CancelCauseFunc
+	began  time.Time
+
+	wonOnce sync.Once
+	won     chan struct{}
+	stopped string // why the board ended it; under Worker.mu
+
+	mu        sync.Mutex
+	phase     string
+	compiling time.Time // zero until the build itself runs
+}
+
+func (r *run) win() { r.wonOnce.Do(func() { close(r.won) }) }
+
+// build carries the job through and reports what came of it. Whatever it was,
+// the scratch directory is gone afterwards.
+func (r *run) build(ctx context.Context) {
+	w := r.w
+	dir := filepath.Join(w.cfg.Dir, "job-"+string(r.job.Key[:16]))
+	out := build.Outcome{Key: r.job.Key, CPV: r.job.CPV, Target: r.target}
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			w.cfg.Log.Warn("work directory not removed", "dir", dir, "error", err)
+		}
+	}()
+	stop := r.report(ctx)
+	err := r.carry(ctx, dir, &out)
+	stop()
+	var f *build.Failure
+	switch {
+	case err == nil:
+		out.Class = build.Good // also when it was stopped meanwhile: late results count
+	case errors.Is(context.Cause(ctx), errStopped):
+		r.drop("") // the board already knows
+		return
+	case ctx.Err() != nil:
+		r.drop("the daemon stops")
+		return
+	case errors.As(err, &f):
+		out.Class, out.Reason = f.Class, build.OneLine(f.Reason, 300)
+	default:
+		out.Class, out.Reason = build.BadMachine, build.OneLine(err.Error(), 300)
+	}
+	if out.Class != build.Good {
+		w.cfg.Log.Warn("build failed", "package", r.job.CPV.String(), "class", string(out.Class), "reason", out.Reason)
+	}
+	w.count(out.Class)
+	ctx, cancel := grace(ctx)
+	defer cancel()
+	r.finish(ctx, out)
+	w.unpend(out.Key)
+}
+
+// grace is a context that outlives ctx by graceTime: a finished build is kept
+// and reported though the daemon was told to stop.
+func grace(ctx context.Context) (context.Context, context.CancelFunc) {
+	c, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(graceTime, cancel) })
+	return c, func() { stop(); cancel() }
+}
+
+// carry does the work; out gets what is known of it.
+func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
+	w := r.w
+	builder := w.cfg.Builders[r.job.Builder]
+	if builder == nil {
+		return &build.Failure{Class: build.BadMachine, Reason: "no builder for " + string(r.job.Builder)}
+	}
+	scratch := filepath.Join(dir, "build")
+	if err := os.MkdirAll(scratch, 0o755); err != nil {
+		return &build.Failure{Class: build.BadMachine, Reason: err.Error()}
+	}
+	// Fetch at once, compile only when the claim has settled: the wait costs
+	// nothing, and a lost race costs no compile.
+	root, err := r.fetchRoot(ctx)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-r.won:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	log, err := w.logs.create(r.job.Key)
+	if err != nil {
+		return &build.Failure{Class: build.BadMachine, Reason: err.Error()}
+	}
+	r.enter("prepare", true)
+	started := time.Now()
+	out.Started = uint64(hlc.New(started.UnixMilli()))
+	res, err := builder.Build(ctx, Request{
+		Job: r.job, Target: r.target, Dir: scratch, Log: log, Root: root, Jobs: w.cfg.Jobs,
+		Phase: func(p string) { r.enter(build.OneLine(p, 24), true) },
+	})
+	out.Millis = time.Since(started).Milliseconds()
+	out.CoreMillis, out.PeakMiB, out.Inputs = res.CoreMillis, res.PeakMiB, res.Inputs
+	ctx, cancel := grace(ctx)
+	defer cancel()
+	if err == nil {
+		r.enter("store", true)
+		out.Artifact, out.Content, err = r.store(ctx, res.Path)
+	}
+	r.keepLog(ctx, log, out)
+	if err == nil {
+		err = w.pend(*out)
+	}
+	return err
+}
+
+// fetchRoot brings what the root adds to the base into the store.
+func (r *run) fetchRoot(ctx context.Context) ([]RootFile, error) {
+	var files []RootFile
+	for _, e := range r.job.Root {
+		if e.Key == "" || e.Key == r.job.Key {
+			continue
+		}
+		var artifact *build.Artifact
+		var holders []string
+		err := r.w.cfg.Board.Do(ctx, func(rep *claims.Replica, now claims.Now) []claims.Event {
+			if res, copies := rep.Good(e.Key, now); res != nil && copies > 0 {
+				artifact = res.Artifact
+				holders = rep.Holders(artifact.CID, true, now)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if artifact == nil {
+			return nil, &build.Failure{Class: build.BadNetwork, Reason: fmt.Sprintf("%s, which it needs, is not available any more", e.CPV)}
+		}
+		c, err := cas.Parse(artifact.CID)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := r.w.cfg.Store.Stat(c); errors.Is(err, cas.ErrNotFound) {
+			if err := r.w.cfg.Fetch(ctx, c, holders); err != nil {
+				return nil, &build.Failure{Class: build.BadNetwork, Reason: fmt.Sprintf("fetch %s: %v", e.CPV, err)}
+			}
+		}
+		path, err := r.localPath(c)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, RootFile{Entry: e, Path: path})
+	}
+	return files, nil
+}
+
+// localPath is where the store keeps a blob; opening it verified it.
+func (r *run) localPath(c cid.Cid) (string, error) {
+	b, err := r.w.cfg.Store.Open(c)
+	if err != nil {
+		return "", err
+	}
+	defer b.Close()
+	f, ok := b.(interface{ File() *os.File })
+	if !ok {
+		return "", fmt.Errorf("blob %s does not lie in a file", c)
+	}
+	return f.File().Name(), nil
+}
+
+// enter notes a phase and tells the board.
+func (r *run) enter(phase string, compiling bool) {
+	r.mu.Lock()
+	r.phase = phase
+	if compiling && r.compiling.IsZero() {
+		r.compiling = time.Now()
+	}
+	r.mu.Unlock()
+	r.tell()
+}
+
+// tell gives the board this build's progress.
+func (r *run) tell() {
+	r.mu.Lock()
+	j := claims.BeatJob{Key: r.job.Key, Phase: r.phase, Compiling: !r.compiling.IsZero()}
+	if j.Compiling {
+		j.InvestedMS = time.Since(r.compiling).Milliseconds()
+	}
+	r.mu.Unlock()
+	speed := max(1, r.w.cfg.Speed)
+	j.LeftMS = max(0, plan.Estimate(&r.job)*1000/speed-j.InvestedMS)
+	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
+	defer cancel()
+	err := r.w.cfg.Board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {
+		return []claims.Event{claims.Progress{Job: j}}
+	})
+	if err != nil {
+		r.w.cfg.Log.Debug("progress not told", "package", r.job.CPV.String(), "error", err)
+	}
+}
+
+// report tells the board how the build stands, every two seconds, until the
+// returned function is called.
+func (r *run) report(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(progressEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				r.tell()
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// store verifies the package and keeps it: the bytes that were checked are the
+// bytes that are stored, since the CID binds both.
+func (r *run) store(ctx context.Context, path string) (*build.Artifact, string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, "", &build.Failure{Class: build.Mismatch, Reason: "the build left no package: " + err.Error()}
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, "", err
+	}
+	md, sh := md5.New(), sha1.New() //nolint:gosec // Portage's index wants them
+	info, err := r.w.cfg.Store.Put(ctx, io.TeeReader(io.NewSectionReader(f, 0, st.Size()), io.MultiWriter(md, sh)), cid.Undef)
+	if err != nil {
+		return nil, "", storeFailure(err)
+	}
+	a := &build.Artifact{CID: info.CID.String(), Size: info.Size, MD5: hex.EncodeToString(md.Sum(nil)), SHA1: hex.EncodeToString(sh.Sum(nil)), MTime: st.ModTime().Unix()}
+	content, err := r.check(ctx, info.CID, a)
+	if err != nil {
+		return nil, "", errors.Join(err, r.w.cfg.Store.Delete(info.CID))
+	}
+	if err := r.w.cfg.Announce(ctx, info.CID); err != nil {
+		return nil, "", err
+	}
+	return a, content, nil
+}
+
+// check reads the package back from the store and holds it against the job.
+func (r *run) check(ctx context.Context, c cid.Cid, a *build.Artifact) (string, error) {
+	b, err := r.w.cfg.Store.Open(c)
+	if err != nil {
+		return "", err
+	}
+	defer b.Close()
+	p, err := gpkg.Open(b, b.Size())
+	if err == nil {
+		err = p.Verify(ctx)
+	}
+	if err == nil {
+		err = gpkg.Check(p, &r.job)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return "", &build.Failure{Class: build.Mismatch, Reason: err.Error()}
+	}
+	a.Meta = gpkg.IndexMeta(p)
+	return p.ContentDigest(ctx)
+}
+
+func storeFailure(err error) error {
+	if errors.Is(err, cas.ErrFull) || errors.Is(err, syscall.ENOSPC) {
+		return &build.Failure{Class: build.BadMachine, Reason: "no room to keep the package: " + err.Error()}
+	}
+	return err
+}
+
+// keepLog makes the log a blob. A log that cannot be kept loses no build.
+func (r *run) keepLog(ctx context.Context, log *logFile, out *build.Outcome) {
+	if err := log.Close(); err != nil {
+		r.w.cfg.Log.Warn("log not closed", "package", r.job.CPV.String(), "error", err)
+	}
+	defer r.w.logs.remove(r.job.Key)
+	f, err := os.Open(log.path)
+	if err == nil {
+		defer f.Close()
+		var info cas.Info
+		if info, err = r.w.cfg.Store.Put(ctx, f, cid.Undef); err == nil {
+			if err = r.w.cfg.Announce(ctx, info.CID); err == nil {
+				out.Log = info.CID.String()
+				return
+			}
+		}
+	}
+	r.w.cfg.Log.Warn("log not kept", "package", r.job.CPV.String(), "error", err)
+}
+
+// finish posts the outcome, and what only this drone knows of a failure.
+func (r *run) finish(ctx context.Context, out build.Outcome) {
+	err := r.w.cfg.Board.Do(ctx, func(rep *claims.Replica, now claims.Now) []claims.Event {
+		evs := []claims.Event{claims.Finished{Outcome: out}}
+		switch out.Class {
+		case build.BadMachine, build.BadNetwork, build.Mismatch, build.Stuck:
+			n := 0
+			for _, old := range rep.Results(r.job.Key) {
+				if old.Peer == r.w.cfg.Self && old.Class != build.Good {
+					n++
+				}
+			}
+			until := now.Wall + min(declineMost, declineFirst<<min(n, 10)).Milliseconds()
+			evs = append(evs, claims.Post{Body: claims.Decline{Key: r.job.Key, Peer: r.w.cfg.Self, Until: hlc.New(until), Reason: out.Reason}})
+		}
+		return evs
+	})
+	if err != nil {
+		r.w.cfg.Log.Warn("outcome not posted", "package", r.job.CPV.String(), "error", err)
+	}
+}
+
+// drop gives the claim back; reason "" when the board ended it itself.
+func (r *run) drop(reason string) {
+	r.w.mu.Lock()
+	why := r.stopped
+	r.w.mu.Unlock()
+	if reason == "" {
+		r.w.cfg.Log.Info("build stopped", "package", r.job.CPV.String(), "reason", why)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
+	defer cancel()
+	err := r.w.cfg.Board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {
+		return []claims.Event{claims.GiveBack{Key: r.job.Key, Reason: reason}}
+	})
+	if err != nil {
+		r.w.cfg.Log.Debug("claim not given back", "package", r.job.CPV.String(), "error", err)
+	}
+}
