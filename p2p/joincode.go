@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 )
 
 // The join code is "swarm1-" and the base32 (lower case, no padding) of
@@ -20,7 +19,7 @@ import (
 //	version 1 | length of the whole, 2 bytes | check of these three, 1 byte
 //	swarm key, 32 bytes
 //	name: length 1 byte, UTF-8
-//	peers, up to 8: ID length 1 byte, ID; addresses, up to 8: length 1 byte, multiaddr
+//	up to 8 peers with up to 8 addresses each, as appendInfos writes them
 //	first 6 bytes of the SHA-256 of all before
 //
 // Base32 and not base58: it decodes from the front, so that a code cut short is
@@ -33,7 +32,6 @@ const (
 	joinSum     = 6
 	joinHead    = 4
 	joinPeers   = 8
-	joinAddrs   = 8
 	// maxJoinText bounds the text that is looked at, in bytes.
 	maxJoinText = 16 << 10
 	// maxSwarmName bounds JoinCode.Name, in bytes.
@@ -99,7 +97,7 @@ func addrInfos(addrs []string) ([]peer.AddrInfo, error) {
 func joinable(infos []peer.AddrInfo) []string {
 	var out []string
 	for _, info := range infos[:min(len(infos), joinPeers)] {
-		for _, a := range info.Addrs[:min(len(info.Addrs), joinAddrs)] {
+		for _, a := range info.Addrs[:min(len(info.Addrs), maxAddrs)] {
 			if len(a.Bytes()) <= 255 {
 				out = append(out, a.String()+"/p2p/"+info.ID.String())
 			}
@@ -117,16 +115,7 @@ func (j JoinCode) String() string {
 	if err != nil {
 		infos = nil
 	}
-	infos = infos[:min(len(infos), joinPeers)]
-	b = append(b, byte(len(infos)))
-	for _, info := range infos {
-		b = appendBytes(b, []byte(info.ID))
-		addrs := info.Addrs[:min(len(info.Addrs), joinAddrs)]
-		b = append(b, byte(len(addrs)))
-		for _, a := range addrs {
-			b = appendBytes(b, a.Bytes())
-		}
-	}
+	b = appendInfos(b, infos[:min(len(infos), joinPeers)])
 	return sealJoin(b)
 }
 
@@ -138,8 +127,6 @@ func sealJoin(b []byte) string {
 	sum := sha256.Sum256(b)
 	return joinPrefix + joinEncoding().EncodeToString(append(b, sum[:joinSum]...))
 }
-
-func appendBytes(b, x []byte) []byte { return append(append(b, byte(len(x))), x...) }
 
 func headCheck(b []byte) byte {
 	s := sha256.Sum256(b[:3])
@@ -241,35 +228,8 @@ func parseJoinBody(b []byte) (JoinCode, error) {
 		return JoinCode{}, errJoinBody
 	}
 	j.Name = string(name)
-	peers := int(b[0])
-	b = b[1:]
-	var infos []peer.AddrInfo
-	for range peers {
-		var id []byte
-		if id, b, ok = cutBytes(b); !ok || len(b) == 0 || b[0] > joinAddrs {
-			return JoinCode{}, errJoinBody
-		}
-		pid, err := peer.IDFromBytes(id)
-		if err != nil {
-			return JoinCode{}, errJoinBody
-		}
-		info := peer.AddrInfo{ID: pid}
-		n := int(b[0])
-		b = b[1:]
-		for range n {
-			var raw []byte
-			if raw, b, ok = cutBytes(b); !ok {
-				return JoinCode{}, errJoinBody
-			}
-			a, err := ma.NewMultiaddrBytes(raw)
-			if err != nil || len(a) == 0 {
-				return JoinCode{}, errJoinBody
-			}
-			info.Addrs = append(info.Addrs, a)
-		}
-		infos = append(infos, info)
-	}
-	if len(b) != 0 {
+	infos, err := parseInfos(b)
+	if err != nil {
 		return JoinCode{}, errJoinBody
 	}
 	j.Addrs = joinable(infos)
@@ -277,14 +237,6 @@ func parseJoinBody(b []byte) (JoinCode, error) {
 		return JoinCode{}, errJoinBody
 	}
 	return j, nil
-}
-
-func cutBytes(b []byte) (head, rest []byte, ok bool) {
-	if len(b) == 0 || len(b)-1 < int(b[0]) {
-		return nil, nil, false
-	}
-	n := int(b[0])
-	return b[1 : 1+n], b[1+n:], true
 }
 
 func printable(s string) bool {

@@ -105,7 +105,10 @@ func bytesArrive(t *testing.T, n []p2p.Network) {
 }
 
 func resetIsNotEOF(t *testing.T, n []p2p.Network) {
-	n[1].Handle("/reset/1", func(s p2p.Stream) { _ = s.Reset() })
+	n[1].Handle("/reset/1", func(s p2p.Stream) {
+		_, _ = io.ReadFull(s, make([]byte, 1)) // opened, on both sides
+		_ = s.Reset()
+	})
 	s := mustOpen(t, n[0], n[1].Self(), "/reset/1")
 	_, _ = s.Write([]byte("x"))
 	if _, err := io.ReadAll(s); err == nil {

@@ -1,0 +1,38 @@
+// Package exchange moves blobs between peers as verified ranges.
+//
+// Protocol /swarm/blob/1, one libp2p stream, any number of requests in turn:
+//
+//	request   op (1 GET, 2 HAS)  digest (32)  off (8, big endian; -1: the last n)  n (8)
+//	reply     status (0 ok, 1 not held, 2 bad request, 3 busy, 4 failed), then
+//	          for GET the slice (see package cas), for HAS the size (8)
+//
+// A reply that cannot be finished ends with a reset: a slice is never padded.
+//
+// Words. A holder is a peer that is said to hold a blob. A range is 16 MiB of
+// a blob, what a worker asks for at once. A liar is a holder whose slice did
+// not verify, or that names another size than what was proved; it is not asked
+// for that blob again by this process. A stalled holder delivered no group for
+// StallAfter.
+//
+// How Fetch works. Without a known size it asks for the last 16 MiB first, which
+// proves the size (and is the whole blob, mostly). Then one worker for each
+// holder takes ranges from a queue, writes group after group as they are
+// verified, and gives back what it could not finish. A worker with nothing to do
+// halves the largest range still under way, so a slow holder costs its own pace
+// and not the tail. What was verified stays in the store's Partial: the next
+// Fetch of the blob, after an error or a restart, goes on from there. One Fetch
+// of a blob runs at a time; others wait for it.
+//
+// How Open works. It asks the holders in turn who has the blob, so that nobody
+// at all is an error at once, and then reads one stream as fast as its reader
+// does. When the holder fails, lies or stalls, the next one goes on from the
+// same byte. It stores nothing and keeps one group; a reader that pauses costs a
+// stream and nothing else.
+//
+// Why not Bitswap: measured at 3.9 to 10 times nginx's time against 3.8 for
+// this protocol over the same transport, with blocks stored twice; and a
+// request per range needs no want list that can be dropped. One stream per
+// holder, since streams of one connection share its cipher: four gave 1.05.
+//
+// Figures, two shared cores for both ends: see BenchmarkTransfer.
+package exchange

@@ -1,0 +1,201 @@
+package exchange
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/p2p"
+)
+
+const (
+	// peerStreams and allStreams bound what is served at once: a fetch uses one
+	// stream, and each keeps 70 KiB here.
+	peerStreams = 8
+	allStreams  = 128
+	// idleAfter is how long a stream may wait for the next request.
+	idleAfter = 2 * time.Minute
+	// writeAfter bounds the sending of one group. A streaming reader may pause
+	// (a person's emerge on a slow disk), and gets a new stream when it was
+	// longer than this.
+	writeAfter = 2 * time.Minute
+)
+
+// Server answers the protocol from a store. Its methods may be called from any
+// goroutine.
+type Server struct {
+	src cas.Source
+	log *slog.Logger
+
+	mu     sync.Mutex
+	busy   map[string]int // streams by peer
+	all    int
+	served Served
+}
+
+// Served counts what a Server has done since it was made.
+type Served struct {
+	Slices, Bytes int64 // Bytes as sent, with the proofs
+	Refused       int64 // not held, busy or failed
+}
+
+// Serve answers requests for blobs on n from src until n closes. log nil
+// discards.
+func Serve(n p2p.Network, src cas.Source, log *slog.Logger) *Server {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{src: src, log: log, busy: map[string]int{}}
+	n.Handle(Protocol, s.handle)
+	return s
+}
+
+// Served returns the counts so far.
+func (s *Server) Served() Served {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served
+}
+
+func (s *Server) handle(st p2p.Stream) {
+	ok := s.enter(st.Peer())
+	if ok {
+		defer s.leave(st.Peer())
+	}
+	for {
+		err := s.answer(st, ok)
+		if errors.Is(err, io.EOF) {
+			_ = st.Close() // the peer is done, or gone: nobody to tell
+			return
+		}
+		if err != nil {
+			s.log.Debug("blob stream ends early", "peer", st.Peer(), "err", err)
+			_ = st.Reset()
+			return
+		}
+	}
+}
+
+func (s *Server) enter(peer string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[peer] >= peerStreams || s.all >= allStreams {
+		return false
+	}
+	s.busy[peer]++
+	s.all++
+	return true
+}
+
+func (s *Server) leave(peer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[peer]--; s.busy[peer] == 0 {
+		delete(s.busy, peer)
+	}
+	s.all--
+}
+
+// answer reads and answers one request. io.EOF means that there is none.
+func (s *Server) answer(st p2p.Stream, accepted bool) error {
+	if err := st.SetDeadline(time.Now().Add(idleAfter)); err != nil {
+		return err
+	}
+	q, err := readRequest(st)
+	if errors.Is(err, errRequest) {
+		return errors.Join(err, s.refuse(st, statusBadRequest))
+	}
+	if err != nil {
+		return err
+	}
+	if !accepted {
+		return errors.Join(errBusy, s.refuse(st, statusBusy))
+	}
+	if q.op == opHas {
+		return s.has(st, q)
+	}
+	return s.get(st, q)
+}
+
+func (s *Server) refuse(st p2p.Stream, code status) error {
+	s.mu.Lock()
+	s.served.Refused++
+	s.mu.Unlock()
+	_, err := st.Write([]byte{byte(code)})
+	if code != statusNotHeld {
+		// The stream ends after this answer, and it must still arrive.
+		err = errors.Join(err, st.CloseWrite())
+	}
+	return err
+}
+
+func (s *Server) has(st p2p.Stream, q request) error {
+	info, err := s.src.Stat(q.cid)
+	if errors.Is(err, cas.ErrNotFound) {
+		return s.refuse(st, statusNotHeld)
+	}
+	if err != nil {
+		return errors.Join(err, s.refuse(st, statusFailed))
+	}
+	_, err = st.Write(binary.BigEndian.AppendUint64([]byte{byte(statusOK)}, uint64(info.Size)))
+	return err
+}
+
+func (s *Server) get(st p2p.Stream, q request) error {
+	b, err := s.src.Open(q.cid)
+	if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
+		return s.refuse(st, statusNotHeld)
+	}
+	if err != nil {
+		s.log.Warn("blob cannot be served", "cid", q.cid, "err", err)
+		return errors.Join(err, s.refuse(st, statusFailed))
+	}
+	defer b.Close() // only read
+	if _, _, err := cas.Bounds(b.Size(), q.off, q.n); err != nil {
+		return errors.Join(err, s.refuse(st, statusBadRequest))
+	}
+	out, err := s.src.Outboard(q.cid)
+	if err != nil {
+		s.log.Warn("blob cannot be served", "cid", q.cid, "err", err)
+		return errors.Join(err, s.refuse(st, statusFailed))
+	}
+	defer out.Close() // only read
+	w := &paced{st: st, first: true}
+	err = cas.WriteSlice(w, b, out, b.Size(), q.off, q.n)
+	s.mu.Lock()
+	s.served.Slices++
+	s.served.Bytes += w.sent
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("send %s: %w", q.cid, err)
+	}
+	return nil
+}
+
+// paced writes a slice to a stream: the status goes with the first group, and
+// each group has its own deadline.
+type paced struct {
+	st    p2p.Stream
+	first bool
+	sent  int64
+}
+
+func (w *paced) Write(p []byte) (int, error) {
+	if err := w.st.SetDeadline(time.Now().Add(writeAfter)); err != nil {
+		return 0, err
+	}
+	if w.first {
+		w.first = false
+		if _, err := w.st.Write([]byte{byte(statusOK)}); err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.st.Write(p)
+	w.sent += int64(n)
+	return n, err
+}
