@@ -212,6 +212,9 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 	return r
 }
 
+// Stamp returns a stamp of this peer above every one it has seen.
+func (r *Replica) Stamp(now Now) hlc.Time { return r.clock.Now(now.Wall) }
+
 // Self is this peer's ID.
 func (r *Replica) Self() string { return r.self }
 
@@ -471,4 +474,15 @@ func (r *Replica) Channel(target, name string) *release.Channel {
 	}
 	c := e.body.(channelBody).Channel
 	return &c
+}
+
+// Channels lists the heads of all channels, by target and name.
+func (r *Replica) Channels() []release.Channel {
+	var out []release.Channel
+	for _, e := range r.board.all() {
+		if c, ok := e.body.(channelBody); ok {
+			out = append(out, c.Channel)
+		}
+	}
+	return out
 }

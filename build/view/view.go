@@ -1,0 +1,399 @@
+// Package view is the one snapshot that every screen shows: status, monitor,
+// the web page, metrics and alerts read it, so they cannot disagree.
+//
+// A Snapshot is a function of the replica and the time. Its JSON form is the
+// written contract of `--json` (schema 1): times in milliseconds, sizes in
+// bytes, lists never null, unknown fields to be ignored by readers.
+package view
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+// Schema is the version of the JSON form.
+const Schema = 1
+
+// Verdict is the swarm's health in a word.
+type Verdict string
+
+const (
+	Healthy  Verdict = "healthy"
+	Degraded Verdict = "degraded" // something wants attention; work goes on
+	Blocked  Verdict = "blocked"  // wanted work does not go on
+)
+
+// Snapshot is the swarm as one peer sees it.
+type Snapshot struct {
+	Schema   int       `json:"schema"`
+	Self     string    `json:"self"`
+	Verdict  Verdict   `json:"verdict"`
+	Sentence string    `json:"sentence"`
+	Next     string    `json:"next_action"` // a command to type
+	Peers    []Peer    `json:"peers"`
+	Rounds   []Round   `json:"rounds"`
+	Releases []Release `json:"releases"`
+	Blobs    Blobs     `json:"blobs"`
+	Records  int       `json:"records"`
+	Warnings []string  `json:"warnings"`
+}
+
+// Peer is one line about a peer.
+type Peer struct {
+	ID       string   `json:"id"`
+	Nick     string   `json:"nick"`
+	Self     bool     `json:"self"`
+	State    string   `json:"state"` // building, idle, held, away, gone, storing
+	Doing    []Build  `json:"doing"`
+	Why      string   `json:"why"` // why it takes no jobs
+	Cores    int      `json:"cores"`
+	Slots    int      `json:"slots"`
+	AgeMS    int64    `json:"last_heard_ms"`
+	Stores   bool     `json:"stores"`
+	Blobs    int      `json:"blobs"`
+	UsedB    int64    `json:"store_used_bytes"`
+	FreeB    int64    `json:"store_free_bytes"`
+	DiskMiB  int64    `json:"work_free_mib"`
+	MemMiB   int64    `json:"memory_free_mib"`
+	Builders []string `json:"builders"`
+	Version  string   `json:"version"`
+	AheadMS  int64    `json:"clock_ahead_ms"`
+}
+
+// Build is a build under way.
+type Build struct {
+	Key        build.Key `json:"key"`
+	CPV        string    `json:"cpv"`
+	Phase      string    `json:"phase"`
+	InvestedMS int64     `json:"invested_ms"`
+	LeftMS     int64     `json:"left_ms"`
+}
+
+// Round is a round and the counts of its jobs.
+type Round struct {
+	ID        string `json:"id"`
+	Target    string `json:"target"`
+	State     string `json:"state"`
+	Priority  string `json:"priority"`
+	Requester string `json:"requester"`
+	Command   string `json:"command"`
+	CreatedMS int64  `json:"created_unix_ms"`
+	Jobs      int    `json:"jobs"`
+	Done      int    `json:"done"`
+	Building  int    `json:"building"`
+	Ready     int    `json:"ready"`
+	Waiting   int    `json:"waiting"`
+	Blocked   int    `json:"blocked"`
+	Unfit     int    `json:"unfit"`
+	LeftMS    int64  `json:"left_ms"` // of the forecast; 0 when done or unknown
+	PlanKnown bool   `json:"plan_known"`
+}
+
+// Job is one job for `swarm jobs`.
+type Job struct {
+	Key      build.Key `json:"key"`
+	CPV      string    `json:"cpv"`
+	USE      []string  `json:"use"`
+	Target   string    `json:"target"`
+	Round    string    `json:"round"`
+	State    string    `json:"state"`
+	Peer     string    `json:"peer"` // who builds or built it, as a nickname
+	Phase    string    `json:"phase"`
+	Copies   int       `json:"copies"`
+	Epoch    uint64    `json:"epoch"`
+	Failures int       `json:"failures"`
+	Reason   string    `json:"reason"`
+	Log      string    `json:"log"` // CID of the newest log
+	CID      string    `json:"cid"`
+	Size     int64     `json:"size"`
+	LeftMS   int64     `json:"left_ms"`
+	WaitsFor []string  `json:"waits_for"`
+}
+
+// Release is what a channel shows.
+type Release struct {
+	Target    string `json:"target"`
+	Channel   string `json:"channel"`
+	Version   uint64 `json:"version"`
+	CID       string `json:"cid"`
+	Timestamp int64  `json:"timestamp_unix_s"`
+}
+
+// Blobs counts copies over the live peers.
+type Blobs struct {
+	Total  int         `json:"total"`
+	Wanted int         `json:"copies_wanted"`
+	Copies map[int]int `json:"copies"` // live copies to number of blobs
+}
+
+// Of takes the snapshot.
+func Of(r *claims.Replica, now claims.Now) Snapshot {
+	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count()}
+	peers := r.Peers(now)
+	survey := r.Survey(now)
+	forecast := plan.Forecast(plan.View{Jobs: survey, Peers: peers})
+	holdings := blobCounts(r, peers, &s)
+	for _, p := range peers {
+		s.Peers = append(s.Peers, peerLine(r, p, holdings[p.ID]))
+	}
+	slices.SortStableFunc(s.Peers, func(a, b Peer) int {
+		if a.Self != b.Self {
+			if a.Self {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.Nick, b.Nick)
+	})
+	for _, rd := range r.Rounds() {
+		s.Rounds = append(s.Rounds, roundLine(r, rd, forecast, now))
+	}
+	for _, c := range r.Channels() {
+		s.Releases = append(s.Releases, Release{c.Target, c.Name, c.Version, c.Release, c.Timestamp})
+	}
+	s.judge(r, peers)
+	return s
+}
+
+func blobCounts(r *claims.Replica, peers []claims.Peer, s *Snapshot) map[string]int {
+	live := map[string]bool{}
+	storing := 0
+	for _, p := range peers {
+		live[p.ID] = p.Live
+		if p.Live && p.Beat.Stores {
+			storing++
+		}
+	}
+	s.Blobs = Blobs{Wanted: max(1, min(claims.CopiesWanted, storing)), Copies: map[int]int{}}
+	held := map[string]int{}
+	for _, holders := range r.Blobs() {
+		n := 0
+		for _, h := range holders {
+			held[h]++
+			if live[h] {
+				n++
+			}
+		}
+		s.Blobs.Total++
+		s.Blobs.Copies[n]++
+	}
+	return held
+}
+
+func peerLine(r *claims.Replica, p claims.Peer, blobs int) Peer {
+	b := p.Beat
+	out := Peer{
+		ID: p.ID, Nick: r.Name(p.ID), Self: p.Self, Doing: []Build{}, Why: build.OneLine(b.Why, 120), Cores: b.Cores, Slots: b.Slots,
+		AgeMS: p.AgeMS, Stores: b.Stores, Blobs: blobs, UsedB: b.StoreUsed, FreeB: b.StoreFree, DiskMiB: b.DiskMiB, MemMiB: b.FreeMemMiB,
+		Builders: []string{}, Version: build.OneLine(b.Version, 40), AheadMS: p.AheadMS,
+	}
+	for _, x := range b.Builders {
+		out.Builders = append(out.Builders, build.OneLine(string(x), 20))
+	}
+	for _, j := range b.Jobs {
+		out.Doing = append(out.Doing, Build{j.Key, nameOf(r, j.Key), build.OneLine(j.Phase, 24), j.InvestedMS, j.LeftMS})
+	}
+	if reason, paused := r.Paused(p.ID); paused {
+		out.Why = reason
+	}
+	switch {
+	case b.Leaving:
+		out.State = "gone"
+	case !p.Live:
+		out.State = "away"
+	case len(b.Jobs) > 0:
+		out.State = "building"
+	case b.Slots == 0 && b.Stores:
+		out.State = "storing"
+	case b.Slots == 0:
+		out.State = "consumer"
+	case !b.Accepting || out.Why != "":
+		out.State = "held"
+	default:
+		out.State = "idle"
+	}
+	return out
+}
+
+func nameOf(r *claims.Replica, k build.Key) string {
+	if j := r.Job(k); j != nil {
+		return j.CPV.String()
+	}
+	return k.Short()
+}
+
+func roundLine(r *claims.Replica, rd build.Round, forecast map[build.Key]plan.Assignment, now claims.Now) Round {
+	out := Round{
+		ID: rd.ID, Target: rd.Target, State: string(rd.State), Priority: rd.Priority.String(), Requester: r.Name(rd.Requester),
+		Command: build.OneLine(rd.Command, 200), CreatedMS: hlc.Time(rd.Created).Millis(), Jobs: rd.Jobs,
+	}
+	_, p, _ := r.Round(rd.ID)
+	out.PlanKnown = p != nil
+	for _, info := range r.SurveyRound(rd.ID, now) {
+		switch info.State {
+		case claims.JobAvailable, claims.JobSafe:
+			out.Done++
+		case claims.JobBuilding, claims.JobClaimed:
+			out.Building++
+		case claims.JobReady:
+			out.Ready++
+		case claims.JobBlocked:
+			out.Blocked++
+		case claims.JobUnfit:
+			out.Unfit++
+		default:
+			out.Waiting++
+		}
+		if rd.State == build.RoundOpen {
+			out.LeftMS = max(out.LeftMS, forecast[info.Job.Key].Finish)
+		}
+	}
+	return out
+}
+
+// judge finds the verdict, the sentence and what to type next. The worst thing
+// is said first; there is one next action.
+func (s *Snapshot) judge(r *claims.Replica, peers []claims.Peer) {
+	s.Verdict = Healthy
+	if ok, why := r.MayClaim(); !ok {
+		s.Warnings = append(s.Warnings, "this peer claims nothing: "+why)
+	}
+	var open *Round
+	for i := range s.Rounds {
+		rd := &s.Rounds[i]
+		if rd.State != string(build.RoundOpen) {
+			continue
+		}
+		if open == nil {
+			open = rd
+		}
+		if rd.Blocked > 0 {
+			s.Verdict = Degraded
+			s.Warnings = append(s.Warnings, fmt.Sprintf("round %s: %d of %d jobs are blocked", rd.ID, rd.Blocked, rd.Jobs))
+		}
+		if rd.Unfit > 0 {
+			s.Verdict = Degraded
+			s.Warnings = append(s.Warnings, fmt.Sprintf("round %s: no live drone can build %d jobs", rd.ID, rd.Unfit))
+		}
+		if rd.Done < rd.Jobs && rd.Building == 0 && rd.Ready == 0 && rd.PlanKnown {
+			s.Verdict = Blocked
+		}
+	}
+	drones, away := 0, []string{}
+	for _, p := range s.Peers {
+		if p.State == "away" {
+			away = append(away, p.Nick)
+		}
+		if p.Slots > 0 && p.State != "away" && p.State != "gone" {
+			drones++
+		}
+	}
+	if lost := s.Blobs.Copies[0]; lost > 0 {
+		if s.Verdict == Healthy {
+			s.Verdict = Degraded
+		}
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d blobs are on no peer that is here", lost))
+	}
+	if len(away) > 0 {
+		s.Warnings = append(s.Warnings, "not heard of: "+strings.Join(away, ", "))
+	}
+	nicks := map[string]string{}
+	for _, p := range s.Peers {
+		if other, twice := nicks[p.Nick]; twice && p.State != "gone" {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("two peers are called %q (%s and %s); give one another name: --nick", p.Nick, short(other), short(p.ID)))
+		}
+		nicks[p.Nick] = p.ID
+	}
+	live := 0
+	for _, p := range peers {
+		if p.Live {
+			live++
+		}
+	}
+	s.say(open, drones, live)
+}
+
+func (s *Snapshot) say(open *Round, drones, live int) {
+	switch {
+	case open != nil && s.Verdict == Blocked:
+		s.Sentence = fmt.Sprintf("round %s stands still: %d of %d built, nothing more can start", open.ID, open.Done, open.Jobs)
+		s.Next = "swarm jobs"
+		if open.Blocked > 0 {
+			s.Next = "swarm jobs --state blocked"
+		}
+	case open != nil && drones == 0:
+		s.Verdict = Blocked
+		s.Sentence = fmt.Sprintf("%d jobs wait and no drone is here", open.Jobs-open.Done)
+		s.Next = "swarm run"
+	case open != nil:
+		s.Sentence = fmt.Sprintf("%d of %d built, %d building on %s", open.Done, open.Jobs, open.Building, count(drones, "drone"))
+		s.Next = "swarm status --watch"
+	case len(s.Releases) > 0:
+		s.Sentence = fmt.Sprintf("nothing to build; %s here", count(live, "peer"))
+		s.Next = "emerge --ask --update --deep --newuse --getbinpkg @world"
+	case live < 2:
+		s.Sentence = "this peer is alone"
+		s.Next = "swarm invite"
+	default:
+		s.Sentence = fmt.Sprintf("%s here, nothing asked for yet", count(live, "peer"))
+		s.Next = "swarm build @world"
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func short(id string) string {
+	if len(id) > 8 {
+		return id[len(id)-8:]
+	}
+	return id
+}
+
+// Jobs lists the jobs of the open rounds, or of one round.
+func Jobs(r *claims.Replica, round string, now claims.Now) []Job {
+	infos := r.Survey(now)
+	if round != "" {
+		infos = r.SurveyRound(round, now)
+	}
+	forecast := plan.Forecast(plan.View{Jobs: infos, Peers: r.Peers(now)})
+	out := make([]Job, 0, len(infos))
+	for _, info := range infos {
+		j := Job{
+			Key: info.Job.Key, CPV: info.Job.CPV.String(), USE: slices.Concat([]string{}, info.Job.USE), Target: info.Target,
+			State: string(info.State), Phase: build.OneLine(info.Beat.Phase, 24), Copies: info.Copies, Epoch: info.Epoch,
+			Failures: len(info.Failures), LeftMS: forecast[info.Job.Key].Finish, WaitsFor: []string{},
+		}
+		if len(info.Rounds) > 0 {
+			j.Round = info.Rounds[len(info.Rounds)-1]
+		}
+		if info.Holder != "" {
+			j.Peer = r.Name(info.Holder)
+		}
+		if info.Good != nil {
+			j.Peer, j.CID, j.Size, j.Log, j.Epoch = r.Name(info.Good.Peer), info.Good.Artifact.CID, info.Good.Artifact.Size, info.Good.Log, info.Good.Epoch
+		} else if rs := r.Results(info.Job.Key); len(rs) > 0 {
+			last := rs[len(rs)-1]
+			j.Reason, j.Log = build.OneLine(last.Reason, 200), last.Log
+			if j.Peer == "" {
+				j.Peer = r.Name(last.Peer)
+			}
+		}
+		for _, k := range info.WaitsFor {
+			j.WaitsFor = append(j.WaitsFor, nameOf(r, k))
+		}
+		out = append(out, j)
+	}
+	return out
+}
