@@ -69,7 +69,7 @@ func (s *Server) handle(st p2p.Stream) {
 	}
 	for {
 		err := s.answer(st, ok)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, errRefused) {
 			_ = st.Close() // the peer is done, or gone: nobody to tell
 			return
 		}
@@ -108,13 +108,13 @@ func (s *Server) answer(st p2p.Stream, accepted bool) error {
 	}
 	q, err := readRequest(st)
 	if errors.Is(err, errRequest) {
-		return errors.Join(err, s.refuse(st, statusBadRequest))
+		return s.refuse(st, statusBadRequest)
 	}
 	if err != nil {
 		return err
 	}
 	if !accepted {
-		return errors.Join(errBusy, s.refuse(st, statusBusy))
+		return s.refuse(st, statusBusy)
 	}
 	if q.op == opHas {
 		return s.has(st, q)
@@ -122,16 +122,18 @@ func (s *Server) answer(st p2p.Stream, accepted bool) error {
 	return s.get(st, q)
 }
 
+// errRefused ends a stream in order, so that the answer still arrives.
+var errRefused = errors.New("request refused")
+
+// refuse answers with code. After "not held" the stream goes on.
 func (s *Server) refuse(st p2p.Stream, code status) error {
 	s.mu.Lock()
 	s.served.Refused++
 	s.mu.Unlock()
-	_, err := st.Write([]byte{byte(code)})
-	if code != statusNotHeld {
-		// The stream ends after this answer, and it must still arrive.
-		err = errors.Join(err, st.CloseWrite())
+	if _, err := st.Write([]byte{byte(code)}); err != nil || code == statusNotHeld {
+		return err
 	}
-	return err
+	return errRefused
 }
 
 func (s *Server) has(st p2p.Stream, q request) error {
@@ -140,7 +142,8 @@ func (s *Server) has(st p2p.Stream, q request) error {
 		return s.refuse(st, statusNotHeld)
 	}
 	if err != nil {
-		return errors.Join(err, s.refuse(st, statusFailed))
+		s.log.Warn("blob cannot be served", "cid", q.cid, "err", err)
+		return s.refuse(st, statusFailed)
 	}
 	_, err = st.Write(binary.BigEndian.AppendUint64([]byte{byte(statusOK)}, uint64(info.Size)))
 	return err
@@ -153,16 +156,16 @@ func (s *Server) get(st p2p.Stream, q request) error {
 	}
 	if err != nil {
 		s.log.Warn("blob cannot be served", "cid", q.cid, "err", err)
-		return errors.Join(err, s.refuse(st, statusFailed))
+		return s.refuse(st, statusFailed)
 	}
 	defer b.Close() // only read
 	if _, _, err := cas.Bounds(b.Size(), q.off, q.n); err != nil {
-		return errors.Join(err, s.refuse(st, statusBadRequest))
+		return s.refuse(st, statusBadRequest)
 	}
 	out, err := s.src.Outboard(q.cid)
 	if err != nil {
 		s.log.Warn("blob cannot be served", "cid", q.cid, "err", err)
-		return errors.Join(err, s.refuse(st, statusFailed))
+		return s.refuse(st, statusFailed)
 	}
 	defer out.Close() // only read
 	w := &paced{st: st, first: true}

@@ -1,0 +1,231 @@
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/p2p"
+	"github.com/ipfs/go-cid"
+)
+
+// ErrNoHolder: none of the holders could deliver the blob, or the rest of it.
+// The error also says what each of them did.
+var ErrNoHolder = errors.New("no holder delivers the blob")
+
+const (
+	// rangeGroups is what a worker asks for at once: 16 MiB.
+	rangeGroups = 16 << 20 / cas.GroupSize
+	// firstAsk is what is fetched, into memory, to prove an unknown size.
+	firstAsk = 1 << 20
+	// StallAfter is how long a holder may take for one group (64 KiB), or to
+	// answer at all. It is well below Portage's own time-outs.
+	StallAfter = 10 * time.Second
+	// maxFailures in a row, without one group between them, drop a holder.
+	maxFailures = 3
+	retryAfter  = 200 * time.Millisecond // doubled each time
+	maxLies     = 10_000                 // remembered
+)
+
+// Fetcher gets blobs from peers. Its methods may be called from any goroutine.
+type Fetcher struct {
+	net   p2p.Network
+	log   *slog.Logger
+	stall time.Duration
+
+	mu      sync.Mutex
+	running map[cid.Cid]chan struct{} // closed when that Fetch ends
+	lies    map[lie]bool
+}
+
+type lie struct {
+	cid  cid.Cid
+	peer string
+}
+
+// NewFetcher makes a Fetcher over n. log nil discards.
+func NewFetcher(n p2p.Network, log *slog.Logger) *Fetcher {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Fetcher{net: n, log: log, stall: StallAfter, running: map[cid.Cid]chan struct{}{}, lies: map[lie]bool{}}
+}
+
+// Fetch brings the blob c from holders into a store, verified, and returns once
+// it is durable there. A blob that is held already is no error. The error wraps
+// ErrNoHolder, ctx's, or the store's (cas.ErrFull). What has come stays in the
+// store's Partial for the next Fetch, except when the store is full.
+func (f *Fetcher) Fetch(ctx context.Context, c cid.Cid, holders []string, into cas.Store) error {
+	if _, err := cas.Digest(c); err != nil {
+		return err
+	}
+	done, err := f.begin(ctx, c, into)
+	if done == nil {
+		return err
+	}
+	defer done()
+	if err := f.fetch(ctx, c, f.usable(c, holders), into); err != nil {
+		return fmt.Errorf("fetch %s: %w", c, err)
+	}
+	return nil
+}
+
+// begin waits until no other Fetch of c runs. Without a done function there is
+// nothing to do, by err's reason or because the blob is here.
+func (f *Fetcher) begin(ctx context.Context, c cid.Cid, into cas.Store) (done func(), err error) {
+	for {
+		if _, err := into.Stat(c); !errors.Is(err, cas.ErrNotFound) {
+			return nil, err
+		}
+		f.mu.Lock()
+		other, busy := f.running[c]
+		if !busy {
+			mine := make(chan struct{})
+			f.running[c] = mine
+			f.mu.Unlock()
+			return func() {
+				f.mu.Lock()
+				delete(f.running, c)
+				f.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		f.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// usable orders holders: connected ones first, otherwise as given; without this
+// peer, repetitions and those that lied about c.
+func (f *Fetcher) usable(c cid.Cid, holders []string) []string {
+	connected := f.net.Peers()
+	seen := map[string]bool{f.net.Self(): true}
+	var near, far []string
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, h := range holders {
+		if seen[h] || f.lies[lie{c, h}] {
+			continue
+		}
+		seen[h] = true
+		if _, ok := slices.BinarySearch(connected, h); ok {
+			near = append(near, h)
+		} else {
+			far = append(far, h)
+		}
+	}
+	return append(near, far...)
+}
+
+// blame remembers that a holder served something else than c.
+func (f *Fetcher) blame(c cid.Cid, peer string, err error) {
+	f.log.Warn("peer served a blob that is not the one", "peer", peer, "cid", c, "err", err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.lies) >= maxLies {
+		clear(f.lies) // a holder that goes on lying is found out again by one group
+	}
+	f.lies[lie{c, peer}] = true
+}
+
+func (f *Fetcher) fetch(ctx context.Context, c cid.Cid, holders []string, into cas.Store) error {
+	size, head, holders, err := f.prove(ctx, c, holders)
+	if err != nil {
+		return err
+	}
+	asm, ok := into.(cas.Assembler)
+	if !ok {
+		return f.stream(ctx, c, size, holders, into)
+	}
+	p, err := asm.Assemble(c, size)
+	if err != nil {
+		return err
+	}
+	t := newTransfer(f, c, size, p)
+	for _, g := range head {
+		if err := p.WriteGroup(g); err != nil {
+			return errors.Join(err, p.Abort())
+		}
+	}
+	if err := t.run(ctx, holders); err != nil {
+		if errors.Is(err, cas.ErrFull) {
+			return errors.Join(err, p.Abort())
+		}
+		return errors.Join(err, p.Close())
+	}
+	_, err = p.Commit()
+	return err
+}
+
+// stream is Fetch into a store that takes a blob only from its beginning.
+func (f *Fetcher) stream(ctx context.Context, c cid.Cid, size int64, holders []string, into cas.Store) error {
+	r, err := f.Open(ctx, c, size, holders)
+	if err != nil {
+		return err
+	}
+	_, err = into.Put(ctx, r, c)
+	return errors.Join(err, r.Close())
+}
+
+// prove asks holders in turn for the end of the blob until one proves its size.
+// It returns the groups that came with it, and the holders without those that
+// cannot help.
+func (f *Fetcher) prove(ctx context.Context, c cid.Cid, holders []string) (int64, []cas.Group, []string, error) {
+	errs := []error{ErrNoHolder}
+	for i, h := range holders {
+		size, groups, err := f.tail(ctx, c, h)
+		if err == nil {
+			return size, groups, holders[i:], nil
+		}
+		if ctx.Err() != nil {
+			return 0, nil, nil, ctx.Err()
+		}
+		if lied(err) {
+			f.blame(c, h, err)
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", h, err))
+	}
+	return 0, nil, nil, errors.Join(errs...)
+}
+
+func (f *Fetcher) tail(ctx context.Context, c cid.Cid, holder string) (int64, []cas.Group, error) {
+	s, err := f.dial(ctx, holder)
+	if err != nil {
+		return 0, nil, err
+	}
+	r, err := s.get(c, cas.Suffix, firstAsk)
+	if err != nil {
+		s.drop()
+		return 0, nil, err
+	}
+	var groups []cas.Group
+	for {
+		if err := s.extend(); err != nil {
+			s.drop()
+			return 0, nil, err
+		}
+		g, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			s.end()
+			size, err := r.Size()
+			return size, groups, err
+		}
+		if err != nil {
+			s.drop()
+			return 0, nil, err
+		}
+		g.Data = bytes.Clone(g.Data)
+		groups = append(groups, g)
+	}
+}
