@@ -281,7 +281,7 @@ func BenchmarkRender(b *testing.B) {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			var es []release.Entry
 			for i := range n {
-				es = append(es, entry(b, fmt.Sprint(i), fmt.Sprintf("cat-%d/package-%d-%d.%d", i%150, i, i%9, i%30), "0",
+				es = append(es, entry(b, fmt.Sprint(i), fmt.Sprintf("cat-%d/package%d-%d.%d", i%150, i, i%9, i%30), "0",
 					build.Pair{Name: "BUILD_TIME", Value: "1699999999"}, build.Pair{Name: "EAPI", Value: "8"},
 					build.Pair{Name: "DEPEND", Value: strings.Repeat(">=dev-libs/lib-1.0:0/2= ", 10)},
 					build.Pair{Name: "RDEPEND", Value: strings.Repeat(">=dev-libs/lib-1.0 ", 10)},

@@ -1,0 +1,189 @@
+package httpgateway
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/httpgateway/binhost"
+)
+
+// channel is what the gateway serves for one target.
+type channel struct {
+	target string
+	dir    string // where its generations are kept
+
+	current atomic.Pointer[generation] // nil until there is one
+	paths   atomic.Pointer[paths]      // never nil
+
+	// making is held while a generation is made.
+	making sync.Mutex
+
+	mu      sync.Mutex // of the fields below
+	wanted  release.Channel
+	missing int
+	lagging time.Time // since when wanted is not what is served; zero when it is
+	err     error
+}
+
+// Status is what one channel of a gateway shows and why.
+type Status struct {
+	Target  string          `json:"target"`
+	Served  release.Channel `json:"served"` // zero when nothing is served
+	Wanted  release.Channel `json:"wanted"` // the head on the board
+	Missing int             `json:"missing"`
+	// Lagging says since when Wanted is not what is served; zero when it is.
+	Lagging  time.Time `json:"lagging"`
+	Packages int       `json:"packages"`
+	Problem  string    `json:"problem,omitempty"` // one line for people
+}
+
+// Status lists what the gateway serves, by target.
+func (g *Gateway) Status() []Status {
+	var out []Status
+	for _, t := range g.targets() {
+		ch, err := g.channel(t)
+		if err != nil {
+			out = append(out, Status{Target: t, Problem: build.OneLine(err.Error(), 300)})
+			continue
+		}
+		ch.mu.Lock()
+		s := Status{Target: t, Wanted: ch.wanted, Missing: ch.missing, Lagging: ch.lagging}
+		if ch.err != nil {
+			s.Problem = build.OneLine(ch.err.Error(), 300)
+		}
+		ch.mu.Unlock()
+		if gen := ch.current.Load(); gen != nil {
+			s.Served, s.Packages = gen.head, gen.packages
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// targets lists all that the catalog has and all that was served before.
+func (g *Gateway) targets() []string {
+	out := slices.DeleteFunc(slices.Clone(g.cfg.Catalog.Targets()), func(t string) bool { return !build.ValidTarget(t) })
+	g.mu.Lock()
+	for t := range g.channels {
+		out = append(out, t)
+	}
+	g.mu.Unlock()
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// channel returns the channel of a target, or the error of Catalog.Head for
+// one that has never had a release. A generation of an earlier run is taken
+// up again.
+func (g *Gateway) channel(target string) (*channel, error) {
+	if !build.ValidTarget(target) {
+		return nil, fmt.Errorf("find target: %w: not a name for one", ErrNoRelease)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ch := g.channels[target]; ch != nil {
+		return ch, nil
+	}
+	ch := &channel{target: target, dir: channelDir(g.cfg.CacheDir, target)}
+	ch.paths.Store(&paths{})
+	gen, table, err := load(ch.dir, target)
+	switch {
+	case err == nil:
+		ch.current.Store(gen)
+		ch.paths.Store(table)
+	case !errors.Is(err, os.ErrNotExist):
+		g.log.Warn("kept index is not usable, making it again", "target", target, "err", err)
+	}
+	if err != nil {
+		if _, _, err := g.cfg.Catalog.Head(target, release.Stable); err != nil {
+			return nil, fmt.Errorf("find a release of %s: %w", target, err)
+		}
+	}
+	g.channels[target] = ch
+	return ch, nil
+}
+
+// refresh moves to the catalog's head when it is newer than what is served
+// and can be served whole. When another goroutine is at it, that is left to
+// it, unless there is nothing to serve until it is done.
+func (ch *channel) refresh(g *Gateway) {
+	if ch.current.Load() == nil {
+		ch.making.Lock()
+	} else if !ch.making.TryLock() {
+		return
+	}
+	defer ch.making.Unlock()
+	head, m, err := g.cfg.Catalog.Head(ch.target, release.Stable)
+	missing := 0
+	if err == nil {
+		missing, err = ch.move(g, head, m)
+	}
+	served := release.Channel{}
+	if gen := ch.current.Load(); gen != nil {
+		served = gen.head
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.missing, ch.err = missing, err
+	switch {
+	case head.IsZero(): // nothing to compare with
+	case head == served:
+		ch.wanted, ch.lagging = head, time.Time{}
+	default:
+		ch.wanted = head
+		if ch.lagging.IsZero() {
+			ch.lagging = time.Now()
+		}
+	}
+}
+
+// move makes the generation of head and shows it. It returns how many
+// entries have no live holder.
+func (ch *channel) move(g *Gateway, head release.Channel, m *release.Manifest) (missing int, err error) {
+	now := ch.current.Load()
+	if now != nil && head == now.head && !now.broken.Load() {
+		return 0, nil
+	}
+	if err := head.Validate(); err != nil {
+		return 0, err
+	}
+	if m == nil || head.Target != ch.target || head.Name != release.Stable || m.Target != ch.target {
+		return 0, fmt.Errorf("move %s to a new head: it is that of %s/%s", ch.target, head.Target, head.Name)
+	}
+	if now != nil && head != now.head && head.Timestamp <= now.head.Timestamp {
+		return 0, fmt.Errorf("%s: the board's head (version %d) is not newer than the one served (version %d), which stays", ch.target, head.Version, now.head.Version)
+	}
+	for i := range m.Entries {
+		c, err := cas.Parse(m.Entries[i].Artifact.CID)
+		if err != nil {
+			return 0, fmt.Errorf("move %s to a new head: %w", ch.target, err)
+		}
+		if !g.cfg.Catalog.Available(c) {
+			missing++
+		}
+	}
+	if missing > 0 {
+		return missing, fmt.Errorf("%s: %d of %d packages of the newest release have no live holder", ch.target, missing, len(m.Entries))
+	}
+	x, err := binhost.New(m)
+	if err != nil {
+		return 0, err
+	}
+	table := ch.paths.Load().with(x.Items())
+	gen, err := store(ch.dir, head, x, table)
+	if err != nil {
+		return 0, err
+	}
+	ch.paths.Store(table)
+	ch.current.Store(gen)
+	g.log.Info("serving a new release", "target", ch.target, "version", head.Version, "packages", len(m.Entries), "timestamp", head.Timestamp)
+	return 0, nil
+}

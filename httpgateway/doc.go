@@ -1,0 +1,36 @@
+// Package httpgateway serves releases over HTTP as a Portage binary package
+// host: /TARGET/stable/Packages, Packages.gz and the packages under it.
+//
+// Words. A generation is one head of a channel, rendered: two files and the
+// table from path to blob. A gateway serves one generation of a channel at a
+// time, whole, and moves to the next one when every entry of it has a live
+// holder. What is not in this machine's store is streamed from its holders.
+//
+// Invariants.
+//   - TIMESTAMP of a channel never goes back, and content never changes under
+//     one TIMESTAMP: also after a restart, since a generation is on disk before
+//     it is served, and also when the board forgets (the newest generation on
+//     disk stays). Last-Modified is TIMESTAMP.
+//   - Portage asks with If-Modified-Since = TIMESTAMP + 5 s. It gets 304 only if
+//     our TIMESTAMP is not beyond the one it has; a plain comparison would hide
+//     an index that came within 5 s of the last.
+//   - A path names one blob for ever, so paths of old generations are served as
+//     long as the blob can be had (of the last 32 generations).
+//   - No short 200. What fails before the first byte is a 502 or 503 with one
+//     plain line; what fails after it is a cut connection, which wget takes up
+//     again with Range.
+//   - Nothing in a request becomes a path of the file system: targets are looked
+//     up by the hash of their name, packages in a table.
+//
+// Why this and not that. Portage aborts with a traceback on a truncated
+// Packages.gz and does not ask for Packages after a 5xx, so both files are
+// written whole before the first request for them, and served from disk with
+// sendfile (from memory costs 2.7 times the CPU per request). Every wrapper of
+// http.ResponseWriter and net.Conn here passes ReadFrom on, or sendfile is
+// lost (4 times the CPU). A blob without a live holder is waited for before
+// the request fails, since emerge does not retry an HTTP error.
+//
+// What it does not do: it changes nothing (GET and HEAD alone; control is a
+// unix socket), it does not store what it streams, and it knows no peers: all
+// of that is behind Catalog.
+package httpgateway

@@ -1,0 +1,270 @@
+package httpgateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/httpgateway/binhost"
+)
+
+// ServeHTTP answers one request.
+func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w := &response{ResponseWriter: rw}
+	start := time.Now()
+	g.route(w, r)
+	g.log.Debug("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr,
+		"status", w.status, "bytes", w.bytes, "took", time.Since(start))
+}
+
+func (g *Gateway) route(w *response, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	switch {
+	case !g.allowed(r.Host):
+		plain(w, http.StatusMisdirectedRequest, "this gateway does not go by the name %q; a person can allow it in the gateway's host setting", r.Host)
+		return
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD")
+		plain(w, http.StatusMethodNotAllowed, "only GET and HEAD are served here")
+		return
+	case r.ContentLength != 0:
+		// Nobody reads it, and a client that never sends it would hold the
+		// connection.
+		w.Header().Set("Connection", "close")
+		plain(w, http.StatusBadRequest, "a request with a body is not served here")
+		return
+	}
+	if h, pattern := g.mounted.Handler(r); pattern != "" {
+		h.ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Content-Security-Policy", "default-src 'none'")
+	switch r.URL.Path {
+	case "/":
+		g.serveRoot(w)
+		return
+	case "/livez":
+		plain(w, http.StatusOK, "ok")
+		return
+	case "/readyz":
+		g.serveReady(w)
+		return
+	}
+	target, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	channel, name, ok := strings.Cut(rest, "/")
+	if !ok || channel != release.Stable {
+		plain(w, http.StatusNotFound, "nothing here; an index is at /TARGET/%s/Packages", release.Stable)
+		return
+	}
+	g.serveTarget(w, r, target, name)
+}
+
+// plain answers with one line of text.
+func plain(w http.ResponseWriter, status int, format string, args ...any) {
+	line := build.OneLine(fmt.Sprintf(format, args...), 500) + "\n"
+	h := w.Header()
+	for _, name := range []string{"Content-Range", "Accept-Ranges", "Etag", "Last-Modified", "Cache-Control"} {
+		h.Del(name)
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", fmt.Sprint(len(line)))
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, line) // a client that has gone needs no answer
+}
+
+func (g *Gateway) serveRoot(w http.ResponseWriter) {
+	var b strings.Builder
+	b.WriteString("Build Swarm gateway.")
+	for _, s := range g.Status() {
+		fmt.Fprintf(&b, " /%s/%s/Packages: %d packages, version %d.", s.Target, release.Stable, s.Packages, s.Served.Version)
+	}
+	plain(w, http.StatusOK, "%s", b.String())
+}
+
+// serveReady tells whether every target's newest release is served.
+func (g *Gateway) serveReady(w http.ResponseWriter) {
+	for _, s := range g.Status() {
+		if s.Problem != "" {
+			plain(w, http.StatusServiceUnavailable, "%s", s.Problem)
+			return
+		}
+	}
+	plain(w, http.StatusOK, "ok")
+}
+
+func (g *Gateway) serveTarget(w *response, r *http.Request, target, name string) {
+	ch, err := g.channel(target)
+	switch {
+	case errors.Is(err, ErrNoRelease):
+		plain(w, http.StatusNotFound, "target %q has no release here; swarm build ATOM makes one", target)
+		return
+	case err != nil:
+		unavailable(w, "the releases of %s cannot be read now: %v", target, err)
+		return
+	}
+	ch.refresh(g)
+	switch name {
+	case plainName, gzipName:
+		g.serveIndex(w, r, ch, name)
+		return
+	}
+	known, ok := ch.paths.Load().table[name]
+	if !ok {
+		plain(w, http.StatusNotFound, "no package %q in the releases of %s", name, target)
+		return
+	}
+	g.servePackage(w, r, known.item)
+}
+
+// unavailable is a 503: it may go better soon.
+func unavailable(w http.ResponseWriter, format string, args ...any) {
+	w.Header().Set("Retry-After", "5")
+	plain(w, http.StatusServiceUnavailable, format, args...)
+}
+
+func (g *Gateway) serveIndex(w *response, r *http.Request, ch *channel, name string) {
+	gen := ch.current.Load()
+	if gen == nil {
+		ch.mu.Lock()
+		err := ch.err
+		ch.mu.Unlock()
+		unavailable(w, "the release of %s cannot be served yet: %v", ch.target, err)
+		return
+	}
+	f, contentType := &gen.plain, "text/plain; charset=utf-8"
+	if name == gzipName {
+		f, contentType = &gen.gzip, "application/gzip"
+	}
+	body, err := os.Open(f.path)
+	if err != nil {
+		gen.broken.Store(true)
+		g.log.Warn("rendered index is gone, making it again", "target", ch.target, "err", err)
+		unavailable(w, "the index of %s has to be written again", ch.target)
+		return
+	}
+	defer func() { _ = body.Close() }() // read only
+	if info, err := body.Stat(); err != nil || info.Size() != f.size {
+		gen.broken.Store(true)
+		unavailable(w, "the index of %s has to be written again", ch.target)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Etag", f.etag())
+	modified := time.Unix(gen.head.Timestamp, 0)
+	if manyParts(w, r) {
+		return
+	}
+	if strings.HasPrefix(r.UserAgent(), "Gentoo Portage") && r.Header.Get("If-Modified-Since") != "" {
+		if portageHas(r.Header.Get("If-Modified-Since"), gen.head.Timestamp) {
+			h.Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
+			h.Del("Content-Type")
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		r = r.Clone(r.Context())
+		r.Header.Del("If-Modified-Since")
+	}
+	http.ServeContent(w, r, "", modified, body)
+}
+
+// tolerance is what Portage adds to the TIMESTAMP it has before it asks
+// (TIMESTAMP_TOLERANCE of its _urlopen).
+const tolerance = 5
+
+// portageHas reports whether a Portage that sends this If-Modified-Since has
+// the index of timestamp, or a newer one.
+func portageHas(since string, timestamp int64) bool {
+	t, err := http.ParseTime(since)
+	return err == nil && timestamp <= t.Unix()-tolerance
+}
+
+// manyParts refuses a request for more than maxParts ranges.
+func manyParts(w http.ResponseWriter, r *http.Request) bool {
+	if strings.Count(r.Header.Get("Range"), ",") < maxParts {
+		return false
+	}
+	plain(w, http.StatusRequestedRangeNotSatisfiable, "more than %d ranges in one request", maxParts)
+	return true
+}
+
+func (g *Gateway) servePackage(w *response, r *http.Request, it binhost.Item) {
+	c, err := cas.Parse(it.CID)
+	if err != nil { // the table was validated
+		plain(w, http.StatusInternalServerError, "%v", err)
+		return
+	}
+	if manyParts(w, r) {
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/x-tar")
+	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h.Set("Etag", `"`+it.CID+`"`)
+	modified := time.Unix(it.MTime, 0)
+	blob := &remote{
+		ctx: r.Context(), size: it.Size, stall: g.cfg.Stall, first: time.Now().Add(g.cfg.Patience), log: g.log.With("cid", it.CID),
+		open: func(ctx context.Context) (io.ReadSeekCloser, error) { return g.cfg.Catalog.Open(ctx, c, it.Size) },
+	}
+	defer blob.close()
+	if r.Method == http.MethodHead || strings.Contains(r.Header.Get("If-None-Match"), it.CID) {
+		// No byte is wanted, so nothing is opened for it.
+		if !g.cfg.Catalog.Available(c) {
+			unavailable(w, "no peer that is reachable now holds %s", it.Path)
+			return
+		}
+	} else if f := blob.file(); f != nil {
+		info, err := f.Stat()
+		if err != nil || info.Size() != it.Size {
+			g.log.Error("stored package has another size than its release says", "path", it.Path, "cid", it.CID, "want", it.Size, "err", err)
+			plain(w, http.StatusBadGateway, "the copy of %s here is damaged", it.Path)
+			return
+		}
+		http.ServeContent(w, r, "", modified, f)
+		return
+	}
+	if strings.Contains(r.Header.Get("Range"), ",") {
+		// Of several ranges the first bytes are ours and not the holder's, so
+		// a failure could not be told. The whole is a good answer too.
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
+	}
+	out := &cautious{response: w, fail: func(w http.ResponseWriter, err error) {
+		g.log.Warn("package could not be had", "path", it.Path, "cid", it.CID, "err", err)
+		if errors.Is(err, cas.ErrNotFound) || errors.Is(err, errSilent) {
+			unavailable(w, "no peer that is reachable now holds %s: %v", it.Path, err)
+			return
+		}
+		plain(w, http.StatusBadGateway, "fetch %s from its holders: %v", it.Path, err)
+	}}
+	http.ServeContent(out, r, "", modified, blob)
+	out.finish()
+	if blob.err != nil && !out.failed && r.Context().Err() == nil {
+		// The body is short of Content-Length, so the server closes the
+		// connection and the client knows.
+		g.log.Warn("package cut off while it was served", "path", it.Path, "cid", it.CID, "at", blob.off, "err", blob.err)
+	}
+}
+
+// filer is a blob that lies in a file.
+type filer interface{ File() *os.File }
+
+// fileOf returns the file inside a reader, or nil.
+func fileOf(r io.ReadSeekCloser) *os.File {
+	switch v := r.(type) {
+	case *os.File:
+		return v
+	case filer:
+		return v.File()
+	}
+	return nil
+}
