@@ -1,0 +1,2 @@
+// Package emerge drives Portage.
+package emerge

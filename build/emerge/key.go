@@ -1,0 +1,194 @@
+package emerge
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/build-swarm/swarm/build"
+)
+
+// The table of what counts in a build key, beside the package's own facts.
+// A variable of the configuration counts unless it is named here: an unknown
+// one may decide what a build comes to, and counting one too many costs a
+// build, while counting one too few hands out a wrong package.
+
+// uncounted variables say how Portage works, where things lie, whom it tells
+// or what it accepts; none of them reaches the content of a package.
+func uncounted(name string) bool {
+	if slices.Contains(uncountedNames, name) {
+		return true
+	}
+	for _, p := range uncountedPrefixes {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}
+
+var uncountedPrefixes = []string{
+	"ACCEPT_", "BINPKG_", "EMERGE_", "FETCHCOMMAND", "RESUMECOMMAND", "GPG_VERIFY_",
+	"PORTAGE_", "USE_EXPAND", "SYNC", "CCACHE_", "DISTCC_", "SCCACHE_", "NOCOLOR", "NO_COLOR",
+	"CONFIG_PROTECT",
+}
+
+var uncountedNames = []string{
+	"AUTOCLEAN", "CLEAN_DELAY", "COLLISION_IGNORE", "UNINSTALL_IGNORE", "DISTDIR", "PKGDIR", "RPMDIR",
+	"EBEEP_IGNORE", "EPAUSE_IGNORE", "FEATURES", "GENTOO_MIRRORS", "HOME", "INSTALL_MASK", "IUSE_IMPLICIT",
+	"LOGDIR", "MAKEOPTS", "NINJAOPTS", "MAKEFLAGS", "NOCONFMEM", "PATH", "PROFILE_ONLY_VARIABLES",
+	"PORTDIR", "PORTDIR_OVERLAY", "QUICKPKG_DEFAULT_OPTS", "ROOT", "EROOT", "SYSROOT", "TERM", "TMPDIR", "TMP", "TEMP",
+	"USE", "USE_ORDER", "USE_EXPAND", "ENV_UNSET", "ftp_proxy", "http_proxy", "https_proxy",
+	"no_proxy", "all_proxy", "RSYNC_PROXY", "SSH_AGENT_PID", "SSH_AUTH_SOCK", "STAGE1_USE", "BOOTSTRAP_USE",
+	// These have facets of their own.
+	"ARCH", "CHOST", "ELIBC",
+}
+
+// countedAnyway are variables of an uncounted family that do decide content.
+// Those that make.globals sets are asked for by name.
+var countedAnyway = []string{
+	"PORTAGE_COMPRESS", "PORTAGE_COMPRESS_FLAGS", "PORTAGE_COMPRESS_EXCLUDE_SUFFIXES", "PORTAGE_DOHTML_WARN_ON_SKIPPED_FILES",
+	"PORTAGE_STRIP_FLAGS", "PKG_INSTALL_MASK",
+}
+
+func keyedGlobals() []string { return countedAnyway }
+
+// keyedFeatures are the FEATURES that change the content of a package.
+var keyedFeatures = []string{
+	"compressdebug", "dedupdebug", "force-prefix", "installsources", "nodoc", "noinfo", "noman",
+	"nostrip", "splitdebug", "stricter", "test", "xattr", "selinux", "fixlafiles", "prelink-checksums",
+}
+
+// fileDigests reads what the planner only names. *fileReader is the real one.
+type fileDigests interface {
+	// Ebuild is the digest of an ebuild without KEYWORDS and comments.
+	Ebuild(path string) (string, error)
+	// Tree is the digest of all files below a directory, or of one file; ""
+	// if it does not exist.
+	Tree(path string) (string, error)
+}
+
+// preimage lists the facets of a node's build key.
+func preimage(n *node, env *environment, prefix string, files fileDigests) ([]build.Facet, error) {
+	ebuild, err := files.Ebuild(n.Ebuild)
+	if err != nil {
+		return nil, fmt.Errorf("digest ebuild of %s: %w", n.CPV, err)
+	}
+	fs := []build.Facet{
+		{Name: "cpv", Value: n.CPV}, {Name: "repo", Value: n.Repo}, {Name: "slot", Value: n.Slot + "/" + n.SubSlot},
+		{Name: "eapi", Value: n.EAPI}, {Name: "ebuild", Value: ebuild},
+		{Name: "use", Value: joined(n.UseEffective)}, {Name: "iuse", Value: short(joined(n.IUSEEffective))},
+		{Name: "arch", Value: env.Arch}, {Name: "chost", Value: env.CHOST}, {Name: "libc", Value: env.Libc},
+		{Name: "prefix", Value: prefix},
+	}
+	add := func(name, value string) {
+		if value != "" {
+			fs = append(fs, build.Facet{Name: name, Value: value})
+		}
+	}
+	for _, t := range []struct {
+		name  string
+		paths []string
+	}{{"files", []string{n.Files}}, {"patches", n.Patches}, {"bashrc", n.Bashrcs}} {
+		d, err := digestAll(files, t.paths)
+		if err != nil {
+			return nil, fmt.Errorf("digest %s of %s: %w", t.name, n.CPV, err)
+		}
+		add(t.name, d)
+	}
+	for _, d := range n.Distfiles {
+		add("dist:"+d.Name, short(fmt.Sprintf("%d %s", d.Size, d.Hashes)))
+	}
+	for kind, text := range boundText(n) {
+		add("dep:"+kind, short(text))
+	}
+	for cp, slot := range env.Toolchain {
+		add("cc:"+cp, slot)
+	}
+	features := env.Features
+	if n.Features != nil {
+		features = n.Features
+	}
+	var keyed []string
+	for _, f := range features {
+		if slices.Contains(keyedFeatures, f) {
+			keyed = append(keyed, f)
+		}
+	}
+	add("features", joined(keyed))
+	for name, value := range countedVars(n, env) {
+		add("var:"+name, short(value))
+	}
+	slices.SortFunc(fs, func(a, b build.Facet) int { return strings.Compare(a.Name, b.Name) })
+	return fs, nil
+}
+
+// countedVars are the variables after package.env that count.
+func countedVars(n *node, env *environment) map[string]string {
+	out := make(map[string]string)
+	for _, m := range []stringMap{env.Vars, n.Vars} {
+		for k, v := range m {
+			if slices.Contains(countedAnyway, k) || !uncounted(k) && !expanded(k, env.UseExpand) {
+				out[k] = strings.Join(strings.Fields(v), " ")
+			}
+		}
+	}
+	return out
+}
+
+// expanded reports whether a variable is one of USE_EXPAND: its value is in
+// the package's USE flags, as far as the package has them.
+func expanded(name string, useExpand []string) bool { return slices.Contains(useExpand, name) }
+
+// boundText is the evaluated dependencies with every bound := in place.
+func boundText(n *node) map[string]string {
+	out := make(map[string]string, len(n.Deps.Text))
+	for kind, text := range n.Deps.Text {
+		words := strings.Fields(text)
+		for i, w := range words {
+			for _, op := range n.Deps.SlotOps {
+				if op.Kind == kind && op.Atom == w && op.Bound != "" {
+					words[i] = op.Bound
+				}
+			}
+		}
+		out[kind] = strings.Join(words, " ")
+	}
+	return out
+}
+
+func joined(words []string) string {
+	w := slices.Clone(words)
+	slices.Sort(w)
+	return strings.Join(slices.Compact(w), " ")
+}
+
+// short keeps a value that fits a line and hashes a longer one.
+func short(s string) string {
+	if len(s) <= 80 {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func digestAll(files fileDigests, paths []string) (string, error) {
+	h := sha256.New()
+	found := false
+	for i, p := range paths {
+		d, err := files.Tree(p)
+		if err != nil {
+			return "", err
+		}
+		if d != "" {
+			found = true
+			fmt.Fprintf(h, "%d %s\n", i, d)
+		}
+	}
+	if !found {
+		return "", nil
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
