@@ -1,0 +1,7 @@
+src_compile() {
+	:
+}
+
+src_install() {
+	:
+}

@@ -1,0 +1,8 @@
+src_compile() {
+	echo "checking for what is not there"
+	die "sample-broken-script fails on purpose"
+}
+
+src_install() {
+	:
+}

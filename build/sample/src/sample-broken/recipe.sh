@@ -1,0 +1,7 @@
+src_compile() {
+	compile broken.c
+}
+
+src_install() {
+	:
+}
