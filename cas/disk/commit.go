@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/build-swarm/swarm/cas"
 	"github.com/ipfs/go-cid"
@@ -101,7 +102,7 @@ func (s *Store) commit(info cas.Info, f file, path string, outboard []byte) erro
 	if err != nil {
 		return err
 	}
-	if err := s.ensureDir(dir); err != nil {
+	if err := s.ensureDir(info.CID, dir, stripe); err != nil {
 		return full(err)
 	}
 	small := cas.Groups(info.Size) == 1
@@ -131,15 +132,23 @@ func (s *Store) commit(info cas.Info, f file, path string, outboard []byte) erro
 	return nil
 }
 
-// ensureDir makes blobs/<xx> so that it survives a power cut.
-func (s *Store) ensureDir(dir string) error {
-	if _, err := os.Lstat(dir); err == nil {
-		return nil
-	}
-	if err := s.fs.Mkdir(dir); err != nil {
+// ensureDir makes blobs/<xx> so that it survives a power cut. Nobody goes on
+// before the one who makes it is done.
+func (s *Store) ensureDir(c cid.Cid, dir string, stripe *sync.Mutex) error {
+	sum, err := cas.Digest(c)
+	if err != nil {
 		return err
 	}
-	return s.fs.SyncDir(filepath.Dir(dir))
+	stripe.Lock()
+	defer stripe.Unlock()
+	if s.made[sum[0]] {
+		return nil
+	}
+	if err := errors.Join(s.fs.Mkdir(dir), s.fs.SyncDir(filepath.Dir(dir))); err != nil {
+		return err
+	}
+	s.made[sum[0]] = true
+	return nil
 }
 
 // writeOutboard puts an outboard beside the blob at place, whole or not at all.

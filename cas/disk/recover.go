@@ -24,7 +24,9 @@ func (s *Store) recover() error {
 	clean := filepath.Join(s.dir, "clean")
 	if _, err := os.Lstat(clean); err == nil {
 		s.clean = true
-		if err := s.fs.Remove(clean); err != nil {
+		// Gone for good before anything changes: after a power cut it must not
+		// vouch for this process.
+		if err := errors.Join(s.fs.Remove(clean), s.fs.SyncDir(s.dir)); err != nil {
 			return err
 		}
 	}
@@ -40,15 +42,25 @@ func (s *Store) recover() error {
 		return err
 	}
 	for _, d := range dirs {
-		if b, err := hex.DecodeString(d.Name()); err != nil || len(b) != 1 || !d.IsDir() {
+		b, err := hex.DecodeString(d.Name())
+		if err != nil || len(b) != 1 || !d.IsDir() {
 			s.opts.Log.Warn("not a directory of blobs, left alone", "name", d.Name())
 			continue
 		}
-		if err := s.recoverDir(filepath.Join(top, d.Name()), d.Name()); err != nil {
+		dir := filepath.Join(top, d.Name())
+		if err := s.recoverDir(dir, d.Name()); err != nil {
 			return fmt.Errorf("look through %s: %w", d.Name(), err)
 		}
+		if !s.clean {
+			// A kill between steps 6 and 7 left a name that a power cut could
+			// still take away, and from now on we tell people that we have it.
+			if err := s.fs.SyncDir(dir); err != nil {
+				return err
+			}
+		}
+		s.made[b[0]] = true
 	}
-	return nil
+	return s.fs.SyncDir(top)
 }
 
 // recoverDir indexes the blobs of one directory and removes outboards without

@@ -57,6 +57,7 @@ type Store struct {
 	// stripe[b] is held while files of blobs/<b> appear or vanish, so that a
 	// name and the index change together.
 	stripe [256]sync.Mutex
+	made   [256]bool // blobs/<b> exists, durably; guarded by the stripe
 
 	mu       sync.Mutex
 	index    map[cid.Cid]entry
