@@ -2,7 +2,8 @@
 //
 // It is a hint, never a promise: a message published before the first peer has
 // subscribed is lost, so is one that meets a full queue, and a peer that comes
-// later never gets it. Correctness comes from comparing state over p2p.Request.
+// later never gets it. A peer passes on what it gets only from its next heartbeat
+// (1 s) after its neighbours joined; own messages go out at once. Correctness comes from comparing state over p2p.Request.
 // Messages must therefore be idempotent.
 //
 // # Invariants
