@@ -17,6 +17,9 @@ func FuzzOpen(f *testing.F) {
 		s.Compression = c
 		f.Add(bytes.TrimRight(pack(f, s), "\x00"))
 	}
+	for _, b := range written(f) {
+		f.Add(bytes.TrimRight(b, "\x00"))
+	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// The end of the tar would cost the fuzzer 1,024 right zeros.

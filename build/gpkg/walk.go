@@ -184,22 +184,26 @@ func (c *imageChecker) check(h *tar.Header) (File, error) {
 	return f, nil
 }
 
-// imageName turns "image/usr/bin/" into "usr/bin" and "image" into ".".
+// imageName turns "image/usr/bin/" into "usr/bin" and "image" into ".". Repeated
+// slashes count as one: quickpkg writes "image//usr" where ROOT is not "/".
 func imageName(raw string) (string, error) {
 	if len(raw) > maxName {
 		return "", damaged("image: name of %d bytes", len(raw))
 	}
-	name := strings.TrimSuffix(raw, "/")
-	rest, ok := strings.CutPrefix(name, "image")
-	if ok && rest == "" {
+	parts := strings.Split(raw, "/")
+	names := parts[:0]
+	for i, p := range parts {
+		if p == "." || p == ".." || strings.ContainsRune(p, 0) || i == 0 && p != "image" {
+			return "", damaged("image: member name %s leaves the image", quote(raw))
+		}
+		if p != "" {
+			names = append(names, p)
+		}
+	}
+	if len(names) == 1 {
 		return ".", nil
 	}
-	rest, slash := strings.CutPrefix(rest, "/")
-	if !ok || !slash || rest == "" || path.Clean(rest) != rest || rest[0] == '/' || rest == ".." ||
-		strings.HasPrefix(rest, "../") || strings.ContainsRune(rest, 0) {
-		return "", damaged("image: member name %s leaves the image", quote(raw))
-	}
-	return rest, nil
+	return strings.Join(names[1:], "/"), nil
 }
 
 // xattrs picks the extended attributes out of PAX records.
