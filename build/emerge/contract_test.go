@@ -1,0 +1,260 @@
+package emerge
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge/emergetest"
+)
+
+var recordFlag = flag.Bool("record", false, "record the contract from the real emerge on PATH")
+
+func TestMain(m *testing.M) {
+	if emergetest.IsEmerge() {
+		os.Exit(emergetest.Main())
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// A scenario drives Portage and says, in lines, what came of it. The lines
+// hold nothing that depends on the machine.
+type scenario struct {
+	name string
+	test bool // with the test repository
+	run  func(t *testing.T, p *Portage) []string
+}
+
+func scenarios() []scenario {
+	plan := func(req PlanRequest) func(*testing.T, *Portage) []string {
+		return func(t *testing.T, p *Portage) []string {
+			req.Target = "test"
+			got, err := p.Plan(t.Context(), req)
+			if err != nil {
+				return []string{"error: " + err.Error()}
+			}
+			return planLines(got)
+		}
+	}
+	builds := func(atoms ...string) func(*testing.T, *Portage) []string {
+		return func(t *testing.T, p *Portage) []string { return buildLines(t, p, atoms) }
+	}
+	return []scenario{
+		{"sample", false, plan(PlanRequest{Atoms: DemoAtoms()})},
+		{"sample-update", false, plan(PlanRequest{Atoms: DemoAtoms(), Update: true})},
+		{"sample-build", false, builds(DemoAtoms()...)},
+		{"dropped", true, plan(PlanRequest{Atoms: []string{
+			"sw-bad/requse", "sw-bad/nodep", "sw-bad/cycle-a", "sw-bad/live", "app-misc/wordwrap",
+		}})},
+		{"missing", true, plan(PlanRequest{Atoms: []string{"no-such/package", "app-misc/wordwrap"}})},
+		{"masked", true, plan(PlanRequest{Atoms: []string{"sw-bad/masked"}})},
+		{"no-set", true, plan(PlanRequest{Atoms: []string{"@nosuch"}})},
+		{"own-older-slot", true, builds("sw-good/slotted:2")},
+		{"choice", true, builds("sw-good/choice")},
+		{"fails", true, builds("sw-bad/fails")},
+		{"nospace", true, builds("sw-bad/nospace")},
+		{"sigill", true, builds("sw-bad/sigill")},
+		{"nofetch", true, builds("sw-bad/nofetch")},
+		{"checkreqs", true, builds("sw-bad/checkreqs")},
+	}
+}
+
+// planLines describes a plan without keys, which name this machine's compiler.
+func planLines(plan *build.Plan) []string {
+	name := make(map[build.Key]string)
+	for _, j := range plan.Jobs {
+		name[j.Key] = j.CPV.String()
+	}
+	var out []string
+	for _, j := range plan.Jobs {
+		line := fmt.Sprintf("job %s:%s::%s use %v of %v", j.CPV, j.Slot, j.Repo, j.USE, j.IUSE)
+		for _, r := range j.Root {
+			line += fmt.Sprintf(" root %s:%s", r.CPV, r.Slot)
+			if r.Key != "" && name[r.Key] != r.CPV.String() {
+				line += " WITHOUT A JOB"
+			}
+		}
+		needs := make([]string, 0, len(j.Needs))
+		for _, e := range j.Needs {
+			needs = append(needs, fmt.Sprintf(" needs %s(%d)", name[e.Key], e.Kind))
+		}
+		slices.Sort(needs)
+		out = append(out, line+strings.Join(needs, "")+fmt.Sprintf(" bound %v", j.Bound))
+	}
+	for _, w := range plan.Want {
+		out = append(out, "want "+name[w])
+	}
+	for _, n := range plan.Dropped {
+		out = append(out, "dropped "+n.Atom+": "+n.Reason)
+	}
+	for _, n := range plan.Missing {
+		out = append(out, "missing "+n.Atom+": "+n.Reason)
+	}
+	for _, h := range plan.Header {
+		if h.Name != "ACCEPT_KEYWORDS" && h.Name != "ARCH" && h.Name != "CHOST" && h.Name != "CBUILD" && h.Name != "USE" {
+			out = append(out, "header "+h.Name+": "+h.Value)
+		}
+	}
+	return out
+}
+
+// buildLines plans and builds atoms, each job with the packages of the jobs
+// before it.
+func buildLines(t *testing.T, p *Portage, atoms []string) []string {
+	plan, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: atoms})
+	if err != nil {
+		return []string{"error: " + err.Error()}
+	}
+	b := NewBuilder(p, slog.New(slog.DiscardHandler))
+	files := make(map[build.Key]string)
+	store := t.TempDir()
+	var out []string
+	for _, j := range plan.Jobs {
+		req := request(t, j, files)
+		var phases []string
+		req.Phase = func(s string) {
+			if !slices.Contains(phases, s) {
+				phases = append(phases, s)
+			}
+		}
+		res, err := b.Build(t.Context(), req)
+		var f *build.Failure
+		switch {
+		case errors.As(err, &f):
+			out = append(out, fmt.Sprintf("build %s phases %v: %v", j.CPV, phases, f))
+			continue
+		case err != nil:
+			t.Fatalf("build %s: %v", j.CPV, err)
+		}
+		out = append(out, fmt.Sprintf("build %s phases %v: good", j.CPV, phases))
+		files[j.Key] = filepath.Join(store, string(j.Key)+".gpkg.tar")
+		if err := copyFile(res.Path, files[j.Key]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+// emulated puts a program "emerge" into a directory: this test binary, which
+// emergetest.IsEmerge then recognises. With a Recorder it records.
+func emulated(t *testing.T, rec *emergetest.Recorder) string {
+	t.Helper()
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(dir, "emerge")); err != nil {
+		t.Fatal(err)
+	}
+	if rec != nil {
+		b, err := json.Marshal(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "record.json"), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "emerge")
+}
+
+func (s scenario) config(t *testing.T) Config {
+	if s.test {
+		return testConfig(t)
+	}
+	cfg, err := DemoConfig(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// TestContract runs every scenario under the emulated emerge, which replays
+// what the real one did, and, where emerge is on PATH, under the real one: all
+// come to the same lines. With -record the real one is recorded first.
+func TestContract(t *testing.T) {
+	realEmerge, err := exec.LookPath("emerge")
+	if err != nil {
+		t.Log("REAL PORTAGE NOT TESTED HERE: no emerge on PATH; the emulated one stands in")
+		if *recordFlag {
+			t.Fatal("-record wants emerge on PATH")
+		}
+	}
+	for _, s := range scenarios() {
+		t.Run(s.name, func(t *testing.T) {
+			golden := filepath.Join("testdata/contract", s.name+".golden")
+			if *recordFlag {
+				s.record(t, realEmerge, golden)
+				return
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check := func(name, emerge string) {
+				t.Run(name, func(t *testing.T) {
+					cfg := s.config(t)
+					cfg.Emerge = emerge
+					got := s.run(t, real(t, cfg))
+					if diff := lineDiff(string(want), strings.Join(got, "\n")+"\n"); diff != "" {
+						t.Errorf("%s emerge breaks the contract:\n%s", name, diff)
+					}
+				})
+			}
+			check("emulated", emulated(t, nil))
+			if realEmerge != "" && !testing.Short() {
+				check("real", realEmerge)
+			}
+		})
+	}
+}
+
+func (s scenario) record(t *testing.T, realEmerge, golden string) {
+	dir, err := filepath.Abs(filepath.Join("emergetest/recorded", s.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.config(t)
+	cfg.Emerge = emulated(t, &emergetest.Recorder{Emerge: realEmerge, Dir: dir})
+	lines := s.run(t, real(t, cfg))
+	if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(golden, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lineDiff lists the lines that only one of two texts has.
+func lineDiff(want, got string) string {
+	var b strings.Builder
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for _, l := range w {
+		if !slices.Contains(g, l) {
+			fmt.Fprintln(&b, "- "+l)
+		}
+	}
+	for _, l := range g {
+		if !slices.Contains(w, l) {
+			fmt.Fprintln(&b, "+ "+l)
+		}
+	}
+	if b.Len() == 0 && want != got {
+		return "the same lines in another order"
+	}
+	return b.String()
+}
