@@ -18,10 +18,10 @@ const (
 	maxAnswer = 64 << 10
 )
 
-// dialable keeps the addresses that the host can dial: an IP address and a TCP
+// Dialable keeps the addresses that a host can dial: an IP address and a TCP
 // port, nothing else. A name would make this machine ask the DNS for what a peer
 // said, so names count only when a person configured them.
-func dialable(addrs []ma.Multiaddr) []ma.Multiaddr {
+func Dialable(addrs []ma.Multiaddr) []ma.Multiaddr {
 	var out []ma.Multiaddr
 	for _, a := range addrs {
 		if len(a) == 2 && isIP(a[0].Code()) && a[1].Code() == ma.P_TCP && !manet.IsIPUnspecified(a) {

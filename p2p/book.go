@@ -84,13 +84,13 @@ func (b *book) entry(id peer.ID) *entry {
 func (b *book) learn(info peer.AddrInfo, fresh bool, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	addrs := dialable(info.Addrs)
+	addrs := Dialable(info.Addrs)
 	if info.ID == b.self || len(addrs) == 0 {
 		return false
 	}
 	if b.peers[info.ID] == nil && len(b.peers) >= maxKnown {
 		b.forget(now)
-		if len(b.peers) >= maxKnown {
+		if len(b.peers) >= maxKnown && !b.evict() {
 			return false
 		}
 	}
@@ -117,7 +117,7 @@ func (b *book) connected(id peer.ID, addrs []ma.Multiaddr, now time.Time) {
 		return
 	}
 	e := b.entry(id)
-	merged := mergeAddrs(dialable(addrs), e.addrs)
+	merged := mergeAddrs(Dialable(addrs), e.addrs)
 	if !slices.EqualFunc(merged, e.addrs, ma.Multiaddr.Equal) || now.Sub(e.seen) > recently {
 		b.dirty = true
 	}
@@ -197,6 +197,20 @@ func (b *book) forget(now time.Time) {
 			delete(b.peers, id)
 		}
 	}
+}
+
+// evict makes room for one peer: the one that failed most often of those that were
+// only heard of. Whoever shouts many names on a LAN pushes out his own. b is locked.
+func (b *book) evict() bool {
+	var worst peer.ID
+	for id, e := range b.peers {
+		only := e.seen.IsZero() && len(e.static) == 0 && !e.dialing && e.fails > 0
+		if only && (worst == "" || e.fails > b.peers[worst].fails) {
+			worst = id
+		}
+	}
+	delete(b.peers, worst)
+	return worst != ""
 }
 
 // get copies what is known of a peer.
@@ -281,7 +295,7 @@ func (b *book) parse(text []byte, swarm string, now time.Time) error {
 				addrs = append(addrs, a)
 			}
 		}
-		if addrs = dialable(addrs); len(addrs) == 0 {
+		if addrs = Dialable(addrs); len(addrs) == 0 {
 			continue
 		}
 		e := b.entry(id)

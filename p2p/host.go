@@ -129,7 +129,7 @@ func NewHost(cfg Config) (*Host, error) {
 			h.peersChanged()
 		},
 	})
-	Serve(h, peersProto, 0, h.tellPeers)
+	Serve(h, peersProto, maxAnswer, h.answerPeers)
 	if err := h.listen(listen); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}

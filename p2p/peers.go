@@ -14,18 +14,28 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// peersProto asks a peer whom it is connected to: an empty request, and as the
-// reply what appendInfos writes. It makes a full mesh of a small swarm within one
-// round trip of the first connection, which the DHT does within ten minutes.
+// peersProto tells a peer whom this one is connected to, as appendInfos writes it,
+// and gets the same back. It makes a full mesh of a small swarm within one round
+// trip of the first connections, which the DHT does within ten minutes. Both ways,
+// because two newcomers may ask a third before it knows where either listens: the
+// later one to be identified is told of the other.
 const peersProto = "/swarm/peers/1"
 
-// tellPeers answers peersProto: the peers connected now, at addresses that mean
-// something where the asker is.
-func (h *Host) tellPeers(_ context.Context, from string, _ []byte) ([]byte, error) {
+// answerPeers answers peersProto.
+func (h *Host) answerPeers(_ context.Context, from string, told []byte) ([]byte, error) {
 	asker, err := peer.Decode(from)
 	if err != nil {
 		return nil, err
 	}
+	if err := h.hear(told); err != nil {
+		return nil, err
+	}
+	return h.tell(asker), nil
+}
+
+// tell lists the peers connected now, at addresses that mean something where the
+// asker is.
+func (h *Host) tell(asker peer.ID) []byte {
 	var at ma.Multiaddr
 	if c := h.bestConn(asker); c != nil {
 		at = c.RemoteMultiaddr()
@@ -41,7 +51,24 @@ func (h *Host) tellPeers(_ context.Context, from string, _ []byte) ([]byte, erro
 		}
 	}
 	rand.Shuffle(len(infos), func(i, j int) { infos[i], infos[j] = infos[j], infos[i] }) // above maxTold: anybody
-	return appendInfos(nil, infos), nil
+	return appendInfos(nil, infos)
+}
+
+// hear learns what tell listed elsewhere.
+func (h *Host) hear(told []byte) error {
+	infos, err := parseInfos(told)
+	if err != nil {
+		return err
+	}
+	news := false
+	now := time.Now()
+	for _, info := range infos {
+		news = h.book.learn(info, false, now) || news
+	}
+	if news {
+		signal(h.kick)
+	}
+	return nil
 }
 
 // askPeers asks a random connected peer now and then.
@@ -60,10 +87,10 @@ func (h *Host) askPeers(ctx context.Context) {
 	}
 }
 
-// ask learns from one peer, and measures the round trip on the way.
+// ask exchanges what is known with one peer, and measures the round trip on the way.
 func (h *Host) ask(ctx context.Context, id peer.ID) {
 	start := time.Now()
-	reply, err := Request(ctx, h, id.String(), peersProto, nil, maxAnswer)
+	reply, err := Request(ctx, h, id.String(), peersProto, h.tell(id), maxAnswer)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, ErrUnreachable) {
 			h.log.Debug("peer told nothing", "peer", id.String(), "err", err)
@@ -71,18 +98,8 @@ func (h *Host) ask(ctx context.Context, id peer.ID) {
 		return
 	}
 	h.measured(id, time.Since(start))
-	infos, err := parseInfos(reply)
-	if err != nil {
+	if err := h.hear(reply); err != nil {
 		h.log.Warn("peer tells nonsense", "peer", id.String(), "err", err)
-		return
-	}
-	news := false
-	now := time.Now()
-	for _, info := range infos {
-		news = h.book.learn(info, false, now) || news
-	}
-	if news {
-		signal(h.kick)
 	}
 }
 
