@@ -416,3 +416,17 @@ func (r *Replica) Paused(peer string) (reason string, ok bool) {
 	}
 	return "", false
 }
+
+// Artifacts lists the artifact of every good outcome.
+func (r *Replica) Artifacts() []build.Artifact {
+	var out []build.Artifact
+	for _, rs := range r.idx.results {
+		for _, o := range rs {
+			if o.Class == build.Good {
+				out = append(out, *o.Artifact)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b build.Artifact) int { return cmp.Compare(a.CID, b.CID) })
+	return out
+}

@@ -398,3 +398,9 @@ func Validate(o wire.Opened) (Body, error) {
 	}
 	return b, nil
 }
+
+// OutcomeOf returns the outcome that a validated body is, if it is one.
+func OutcomeOf(b Body) (build.Outcome, bool) {
+	o, ok := b.(outcomeBody)
+	return o.Outcome, ok
+}

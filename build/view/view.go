@@ -74,6 +74,8 @@ type Build struct {
 	Phase      string    `json:"phase"`
 	InvestedMS int64     `json:"invested_ms"`
 	LeftMS     int64     `json:"left_ms"`
+	WorkMS     int64     `json:"estimate_core_ms"`
+	Compiling  bool      `json:"compiling"` // work is invested; before that it fetches
 }
 
 // Round is a round and the counts of its jobs.
@@ -198,7 +200,7 @@ func peerLine(r *claims.Replica, p claims.Peer, blobs int) Peer {
 		out.Builders = append(out.Builders, build.OneLine(string(x), 20))
 	}
 	for _, j := range b.Jobs {
-		out.Doing = append(out.Doing, Build{j.Key, nameOf(r, j.Key), build.OneLine(j.Phase, 24), j.InvestedMS, j.LeftMS})
+		out.Doing = append(out.Doing, buildLine(r, j))
 	}
 	if reason, paused := r.Paused(p.ID); paused {
 		out.Why = reason
@@ -220,6 +222,14 @@ func peerLine(r *claims.Replica, p claims.Peer, blobs int) Peer {
 		out.State = "idle"
 	}
 	return out
+}
+
+func buildLine(r *claims.Replica, j claims.BeatJob) Build {
+	b := Build{j.Key, nameOf(r, j.Key), build.OneLine(j.Phase, 24), j.InvestedMS, j.LeftMS, 0, j.Compiling}
+	if job := r.Job(j.Key); job != nil {
+		b.WorkMS = plan.Estimate(job)
+	}
+	return b
 }
 
 func nameOf(r *claims.Replica, k build.Key) string {

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge"
+	"github.com/build-swarm/swarm/build/sample"
+	"github.com/build-swarm/swarm/build/worker"
+	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/machine"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/node"
+	"github.com/build-swarm/swarm/p2p"
+)
+
+func runCmd(e *env) *cli.Command {
+	flags := runFlags()
+	return &cli.Command{
+		Name: "run", Usage: "be a peer of the swarm: the daemon", Flags: flags, Before: settings(flags),
+		Action: func(c *cli.Context) error {
+			if _, err := positional(c, 0, 0, ""); err != nil {
+				return err
+			}
+			return runDaemon(c, e)
+		},
+	}
+}
+
+func runDaemon(c *cli.Context, e *env) error {
+	log, err := logger(c, e)
+	if err != nil {
+		return err
+	}
+	p2p.RedirectLibp2pLog(log.Handler())
+	cfg, err := nodeConfig(c, log)
+	if err != nil {
+		return err
+	}
+	n, err := node.New(cfg)
+	if err != nil {
+		return explainStart(err, cfg)
+	}
+	log.Info("peer started", "nick", cfg.Nick, "state", cfg.State, "socket", cfg.Socket, "version", cfg.Version)
+	return n.Run(c.Context)
+}
+
+// explainStart says what to do about a daemon that does not start.
+func explainStart(err error, cfg node.Config) error {
+	switch {
+	case errors.Is(err, agent.ErrInUse):
+		return failure("stop it, or give this one its own --state, --socket, --listen and --gateway", "another swarm daemon runs on %s", cfg.State)
+	case errors.Is(err, p2p.ErrPortInUse):
+		return failure("another program has it (another swarm daemon?); choose one with --listen", "%v", err)
+	}
+	return err
+}
+
+// nodeConfig checks the settings and finds what this machine can build.
+func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, error) {
+	state, err := filepath.Abs(c.String("state"))
+	if err != nil {
+		return node.Config{}, fmt.Errorf("find the state directory: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(state, p2p.SwarmKeyFile)); errors.Is(err, fs.ErrNotExist) {
+		return node.Config{}, failure("swarm init makes a new swarm, swarm join enters one", "this machine belongs to no swarm yet (no %s)", filepath.Join(state, p2p.SwarmKeyFile))
+	}
+	quota, err := parseSize(c.String("quota"))
+	if err != nil {
+		return node.Config{}, usage("--quota 50G", "%v", err)
+	}
+	target := c.String("target")
+	if !build.ValidTarget(target) {
+		return node.Config{}, usage("--target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", target)
+	}
+	if c.Int("slots") < 0 || c.Int("slots") > 64 || c.Int("jobs") < 1 {
+		return node.Config{}, usage("swarm run --help", "slots and jobs: want small positive numbers")
+	}
+	joined, err := joinedPeers(state)
+	if err != nil {
+		return node.Config{}, err
+	}
+	if err := os.MkdirAll(filepath.Dir(c.String("socket")), 0o755); err != nil {
+		return node.Config{}, failure("choose another place with --socket", "make the control socket's directory: %v", err)
+	}
+	nick := c.String("nick")
+	if nick == "" {
+		nick = machine.Hostname()
+	}
+	cfg := node.Config{
+		State: state, Socket: c.String("socket"), Nick: build.OneLine(nick, 64), Listen: noEmpty(c.StringSlice("listen")),
+		Peers: slices.Concat(c.StringSlice("peer"), joined), Gateway: noEmpty(c.StringSlice("gateway")), Hosts: c.StringSlice("gateway-host"),
+		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Quota: quota, Site: c.String("site"),
+		MDNS: c.Bool("mdns"), DHT: c.Bool("dht"), Version: version(), Log: log,
+	}
+	return cfg, findBuilders(c, &cfg, target)
+}
+
+// noEmpty lets an empty value switch a list off.
+func noEmpty(list []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return strings.TrimSpace(s) == "" })
+}
+
+// findBuilders looks what can be planned and built here: real Portage, and the
+// samples, which any machine can at least plan.
+func findBuilders(c *cli.Context, cfg *node.Config, target string) error {
+	ctx, cancel := context.WithTimeout(c.Context, time.Minute)
+	defer cancel()
+	tc := sample.Detect(ctx, "")
+	cfg.Builders = map[build.Builder]worker.Builder{build.BuilderSample: sample.NewBuilder(tc, time.Now)}
+	cfg.Planners = map[build.Builder]daemon.Planner{build.BuilderSample: daemon.SamplePlanner{Toolchain: tc, Target: target}}
+	cfg.Default = build.BuilderSample
+	want := c.String("builder")
+	if want == string(build.BuilderSample) {
+		return nil
+	}
+	pc := emerge.Config{Emerge: c.String("emerge")}
+	if dir := c.String("portage-config"); dir != "" {
+		demo, err := emerge.DemoConfig(dir)
+		if err != nil {
+			return failure("see --portage-config", "lay out Portage's configuration: %v", err)
+		}
+		demo.Emerge, pc = pc.Emerge, demo
+	}
+	p, err := emerge.Detect(ctx, pc)
+	switch {
+	case err == nil:
+		cfg.Builders[build.BuilderPortage] = emerge.NewBuilder(p, cfg.Log)
+		cfg.Planners[build.BuilderPortage] = daemon.PortagePlanner{Portage: p, Target: target}
+		cfg.Default = build.BuilderPortage
+	case want == string(build.BuilderPortage):
+		return failure("put emerge on PATH, or name it with --emerge", "%v", err)
+	case want != "auto":
+		return usage("--builder portage|sample|auto", "builder %q", want)
+	case errors.Is(err, emerge.ErrNoPortage):
+		cfg.Log.Info("no emerge here: this peer builds the sample packages only")
+	default:
+		cfg.Log.Warn("emerge is here and cannot be used", "error", err)
+	}
+	return nil
+}
+
+func versionCmd(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "version", Usage: "print the version, and what can be built here", Flags: []cli.Flag{jsonFlag()},
+		Action: func(c *cli.Context) error {
+			if _, err := positional(c, 0, 0, ""); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
+			defer cancel()
+			tc := sample.Detect(ctx, "")
+			portage := ""
+			p, err := emerge.Detect(ctx, emerge.Config{})
+			if err == nil {
+				portage = p.Version
+			}
+			if c.Bool("json") {
+				return e.out.JSON(map[string]any{"schema": 1, "version": version(), "compiler": tc.Class, "portage": portage})
+			}
+			e.out.Printf("swarm %s\n", version())
+			if tc.CC == "" {
+				e.out.Printf("compiler: none (%s)\n", tc.Why)
+			} else {
+				e.out.Printf("compiler: %s\n", tc.Version)
+			}
+			if err != nil {
+				e.out.Printf("portage: none (%v)\n", err)
+			} else {
+				e.out.Printf("portage: %s (%s)\n", p.Version, p.Emerge)
+			}
+			return nil
+		},
+	}
+}

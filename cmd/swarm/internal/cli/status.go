@@ -1,0 +1,277 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/view"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
+)
+
+func statusCmd(e *env) *cli.Command {
+	flags := clientFlags(jsonFlag(), &cli.BoolFlag{Name: "watch", Usage: "show it again every two seconds"})
+	return &cli.Command{
+		Name: "status", Usage: "show the whole swarm, and what to type next", Flags: flags, Before: settings(flags),
+		Action: func(c *cli.Context) error {
+			if _, err := positional(c, 0, 0, ""); err != nil {
+				return err
+			}
+			client := control.NewClient(c.String("socket"))
+			for {
+				s, err := client.Status(c.Context)
+				if err != nil {
+					return err
+				}
+				if c.Bool("json") {
+					if err := e.out.JSON(s); err != nil {
+						return err
+					}
+				} else {
+					if c.Bool("watch") && e.out.TTY {
+						e.out.Printf("\x1b[H\x1b[2J")
+					}
+					showStatus(e.out, s)
+				}
+				if !c.Bool("watch") {
+					return nil
+				}
+				select {
+				case <-c.Context.Done():
+					return nil
+				case <-time.After(2 * time.Second):
+				}
+			}
+		},
+	}
+}
+
+// showStatus writes the snapshot: verdict, rounds, peers, copies, releases,
+// warnings, and the next command.
+func showStatus(o render.Out, s view.Snapshot) {
+	style := render.Good
+	switch s.Verdict {
+	case view.Degraded:
+		style = render.Warn
+	case view.Blocked:
+		style = render.Bad
+	}
+	o.Printf("%s: %s\n", o.Styled(style, strings.ToUpper(string(s.Verdict))), render.Clean(s.Sentence))
+	for _, r := range s.Rounds {
+		if r.State == "open" {
+			showRound(o, r)
+		}
+	}
+	o.Printf("\n")
+	t := o.NewTable("PEER", "STATE", "CORES", "HEARD", "DOING")
+	for _, p := range s.Peers {
+		name := p.Nick
+		if p.Self {
+			name += " *"
+		}
+		t.Row(name, stateCell(p.State), p.Cores, render.Duration(time.Duration(p.AgeMS)*time.Millisecond), doing(p))
+	}
+	t.Flush()
+	o.Printf("\ncopies: %s\n", copies(s.Blobs))
+	for _, r := range s.Releases {
+		o.Printf("release: %s/%s version %d of %s\n", r.Target, r.Channel, r.Version, time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339))
+	}
+	for _, w := range s.Warnings {
+		o.Printf("%s %s\n", o.Styled(render.Warn, "warning:"), render.Clean(w))
+	}
+	o.Printf("\nNEXT ACTION: %s\n", o.Styled(render.Strong, s.Next))
+}
+
+func showRound(o render.Out, r view.Round) {
+	left := ""
+	if r.LeftMS > 0 {
+		left = ", about " + render.Duration(time.Duration(r.LeftMS)*time.Millisecond) + " left"
+	}
+	more := ""
+	for _, x := range []struct {
+		n    int
+		word string
+	}{{r.Blocked, "blocked"}, {r.Unfit, "without a drone"}} {
+		if x.n > 0 {
+			more += fmt.Sprintf(", %d %s", x.n, x.word)
+		}
+	}
+	o.Printf("round %s (%s, %s): needed %d, building %d, done %d%s%s\n", r.ID, render.Clean(r.Command), r.Priority, r.Jobs, r.Building, r.Done, more, left)
+}
+
+func doing(p view.Peer) string {
+	var parts []string
+	for _, b := range p.Doing {
+		part := b.CPV + " (" + b.Phase + " " + render.Duration(time.Duration(b.InvestedMS)*time.Millisecond)
+		if b.LeftMS > 0 {
+			part += ", about " + render.Duration(time.Duration(b.LeftMS)*time.Millisecond) + " left"
+		}
+		parts = append(parts, part+")")
+	}
+	if len(parts) == 0 && p.Why != "" {
+		return p.Why
+	}
+	return strings.Join(parts, ", ")
+}
+
+func copies(b view.Blobs) string {
+	if b.Total == 0 {
+		return "nothing kept yet"
+	}
+	full, few := 0, 0
+	for n, count := range b.Copies {
+		if n >= b.Wanted {
+			full += count
+		} else {
+			few += count
+		}
+	}
+	if few == 0 {
+		return fmt.Sprintf("all %d blobs on %d peers or more", full, b.Wanted)
+	}
+	return fmt.Sprintf("%d of %d blobs on %d peers or more, %d still being copied", full, b.Total, b.Wanted, few)
+}
+
+func jobsCmd(e *env) *cli.Command {
+	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "round", Usage: "the jobs of this round, open or not"}, &cli.StringFlag{Name: "state", Usage: "only jobs in this state"})
+	return &cli.Command{
+		Name: "jobs", Usage: "list the jobs of the open rounds", Flags: flags, Before: settings(flags),
+		Action: func(c *cli.Context) error {
+			if _, err := positional(c, 0, 0, ""); err != nil {
+				return err
+			}
+			all, err := control.NewClient(c.String("socket")).Jobs(c.Context, c.String("round"))
+			if err != nil {
+				return err
+			}
+			jobs := make([]view.Job, 0, len(all))
+			for _, j := range all {
+				if s := c.String("state"); s == "" || s == j.State {
+					jobs = append(jobs, j)
+				}
+			}
+			if c.Bool("json") {
+				return e.out.JSON(map[string]any{"schema": view.Schema, "jobs": jobs})
+			}
+			t := e.out.NewTable("PACKAGE", "STATE", "PEER", "COPIES", "KEY", "NOTE")
+			for _, j := range jobs {
+				t.Row(j.CPV, stateCell(j.State), j.Peer, j.Copies, j.Key.Short(), jobNote(j))
+			}
+			t.Flush()
+			return nil
+		},
+	}
+}
+
+func jobNote(j view.Job) string {
+	switch {
+	case j.Phase != "":
+		return j.Phase
+	case len(j.WaitsFor) > 0:
+		return "waits for " + strings.Join(j.WaitsFor, ", ")
+	case j.Reason != "":
+		return j.Reason
+	case len(j.USE) > 0:
+		return "USE=" + strings.Join(j.USE, " ")
+	}
+	return ""
+}
+
+func logsCmd(e *env) *cli.Command {
+	flags := clientFlags(&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "wait for more until the build has ended"})
+	return &cli.Command{
+		Name: "logs", Usage: "print a job's build log, from whichever peer has it", ArgsUsage: "JOB", Flags: flags, Before: settings(flags),
+		Description: "JOB is a package (category/name, or with its version) or the end of a job's key.",
+		Action: func(c *cli.Context) error {
+			args, err := positional(c, 1, 1, "one JOB")
+			if err != nil {
+				return err
+			}
+			return control.NewClient(c.String("socket")).Log(c.Context, render.CleanWriter{W: e.out.W}, args[0], c.Bool("follow"))
+		},
+	}
+}
+
+func buildCmd(e *env) *cli.Command {
+	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "with", Usage: "plan with portage or sample, if not the daemon's own choice"},
+		&cli.BoolFlag{Name: "wait", Usage: "wait until the round has ended and show how it goes"})
+	return &cli.Command{
+		Name: "build", Usage: "have the swarm build packages, and what they need", ArgsUsage: "ATOM...", Flags: flags, Before: settings(flags),
+		Action: func(c *cli.Context) error {
+			atoms, err := positional(c, 1, -1, "at least one ATOM")
+			if err != nil {
+				return err
+			}
+			return runBuild(c, e, atoms)
+		},
+	}
+}
+
+func runBuild(c *cli.Context, e *env, atoms []string) error {
+	client := control.NewClient(c.String("socket"))
+	reply, err := client.Build(c.Context, control.BuildRequest{Atoms: atoms, Builder: build.Builder(c.String("with")), Command: "swarm build " + strings.Join(atoms, " ")})
+	if err != nil {
+		return err
+	}
+	for _, n := range reply.Missing {
+		e.note("swarm: left out: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
+	}
+	for _, n := range reply.Dropped {
+		e.note("swarm: dropped: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
+	}
+	if !c.Bool("wait") {
+		if c.Bool("json") {
+			return e.out.JSON(reply)
+		}
+		e.out.Printf("round %s: %d jobs for %s\n", reply.Round, reply.Jobs, strings.Join(reply.Wanted, " "))
+		e.out.Printf("watch it: swarm status --watch\n")
+		return nil
+	}
+	return waitRound(c, e, client, reply)
+}
+
+// waitRound follows a round until it is published, or can go no further.
+func waitRound(c *cli.Context, e *env, client *control.Client, reply control.BuildReply) error {
+	last := ""
+	for {
+		s, err := client.Status(c.Context)
+		if err != nil {
+			return err
+		}
+		for _, r := range s.Rounds {
+			if r.ID != reply.Round {
+				continue
+			}
+			line := fmt.Sprintf("%d of %d done, %d building, %d blocked", r.Done, r.Jobs, r.Building, r.Blocked)
+			if line != last {
+				e.note("%s", line)
+				last = line
+			}
+			if r.State != "open" {
+				if c.Bool("json") {
+					return e.out.JSON(r)
+				}
+				e.out.Printf("round %s: %d of %d built and released\n", r.ID, r.Done, r.Jobs)
+				return nil
+			}
+			if r.Blocked+r.Unfit > 0 && r.Building == 0 && r.Ready == 0 && r.Done+r.Blocked+r.Unfit+r.Waiting == r.Jobs {
+				if c.Bool("json") {
+					if err := e.out.JSON(r); err != nil {
+						return err
+					}
+				}
+				e.note("swarm: %d of %d built; swarm jobs --round %s says why the rest is not", r.Done, r.Jobs, r.ID)
+				return errPartial
+			}
+		}
+		select {
+		case <-c.Context.Done():
+			return c.Context.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}

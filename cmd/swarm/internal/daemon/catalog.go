@@ -1,0 +1,167 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/build-swarm/swarm/build/publish"
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/httpgateway"
+	"github.com/build-swarm/swarm/p2p/exchange"
+)
+
+// Catalog is what the gateway serves from: the channels on the board, their
+// releases, and blobs of this store or of peers. Run keeps it up to date, so
+// that its answers need no wait.
+type Catalog struct {
+	Board  *agent.Agent
+	Store  cas.Store
+	Fetch  func(context.Context, cid.Cid) error // into Store
+	Stream *exchange.Fetcher
+	Log    *slog.Logger
+	Moved  func() // a head changed
+
+	mu        sync.Mutex
+	heads     map[string]release.Channel // by target/channel
+	manifests map[string]*release.Manifest
+	live      map[[32]byte]bool // blobs that a reachable peer holds
+}
+
+const catalogPoll = 2 * time.Second
+
+// Run follows the board until ctx ends.
+func (c *Catalog) Run(ctx context.Context) error {
+	changed := c.Board.Changed()
+	tick := time.NewTicker(catalogPoll)
+	defer tick.Stop()
+	for {
+		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
+			c.Log.Debug("catalog not refreshed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Catalog) refresh(ctx context.Context) error {
+	var heads []release.Channel
+	live := map[[32]byte]bool{}
+	err := c.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		heads = r.Channels()
+		alive := map[string]bool{}
+		for _, p := range r.Peers(now) {
+			alive[p.ID] = p.Live
+		}
+		for d, holders := range r.Blobs() {
+			live[d] = slices.ContainsFunc(holders, func(p string) bool { return alive[p] })
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.live = live
+	c.mu.Unlock()
+	for _, h := range heads {
+		c.mu.Lock()
+		_, known := c.manifests[h.Release]
+		c.mu.Unlock()
+		if !known {
+			m, err := publish.LoadManifest(ctx, c.Store, c.Fetch, h.Release)
+			if err != nil {
+				c.Log.Debug("release not loaded yet", "target", h.Target, "error", err)
+				continue
+			}
+			c.mu.Lock()
+			if c.manifests == nil {
+				c.manifests = map[string]*release.Manifest{}
+			}
+			c.manifests[h.Release] = m
+			c.mu.Unlock()
+		}
+		c.mu.Lock()
+		key := h.Target + "/" + h.Name
+		if c.heads == nil {
+			c.heads = map[string]release.Channel{}
+		}
+		moved := c.heads[key] != h
+		c.heads[key] = h
+		c.mu.Unlock()
+		if moved {
+			c.Moved()
+		}
+	}
+	return nil
+}
+
+// Targets lists the targets that have a head.
+func (c *Catalog) Targets() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := map[string]bool{}
+	for _, h := range c.heads {
+		seen[h.Target] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// Head returns a channel's head and its release.
+func (c *Catalog) Head(target, channel string) (release.Channel, *release.Manifest, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, ok := c.heads[target+"/"+channel]
+	if !ok {
+		return release.Channel{}, nil, fmt.Errorf("%s/%s: %w", target, channel, httpgateway.ErrNoRelease)
+	}
+	return h, c.manifests[h.Release], nil
+}
+
+// Available reports whether a blob is here or with a live peer.
+func (c *Catalog) Available(id cid.Cid) bool {
+	if _, err := c.Store.Stat(id); err == nil {
+		return true
+	}
+	d, err := cas.Digest(id)
+	if err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live[d]
+}
+
+// Open opens a blob: the file that lies here, or a verified stream from its
+// holders.
+func (c *Catalog) Open(ctx context.Context, id cid.Cid, size int64) (io.ReadSeekCloser, error) {
+	if b, err := c.Store.Open(id); err == nil {
+		return b, nil
+	}
+	var holders []string
+	err := c.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		holders = r.Holders(id.String(), true, now)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(holders) == 0 {
+		return nil, fmt.Errorf("blob %s: %w on any peer that is here", id, cas.ErrNotFound)
+	}
+	return c.Stream.Open(ctx, id, size, holders)
+}

@@ -1,0 +1,427 @@
+// Package demo is `swarm demo`: a whole swarm on one machine, of real processes
+// of this binary under production settings, that builds packages, loses a peer
+// in the middle of a build, and serves what it built to a consumer.
+//
+// It proves by effects. What it reports is computed in figures.go from signed
+// records, from bytes on the survivors' disks, and from bytes received over
+// HTTP; the daemons are asked for nothing but where they are and how far. The
+// checks live in Result.Check: a figure that is off makes the command fail.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/build-swarm/swarm/build/view"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/httpgateway/binhost"
+)
+
+// Options of a demo.
+type Options struct {
+	Self    string // the binary that the peers run
+	Keep    bool   // leave the swarm running
+	Portage bool   // build real ebuilds with the emerge on PATH
+	Atoms   []string
+	Show    *Show
+}
+
+// Result is the JSON document of `swarm demo --json`.
+type Result struct {
+	Schema      int      `json:"schema"`
+	Peers       int      `json:"peers"`
+	Jobs        int      `json:"jobs"`
+	Built       int      `json:"built"`
+	BuiltTwice  int      `json:"built_twice"`
+	TakenOver   int      `json:"taken_over"`
+	ReplicasMin int      `json:"replicas_min"`
+	Served      int      `json:"served"`
+	Bytes       int64    `json:"bytes"`
+	Seconds     float64  `json:"seconds"`
+	IndexURL    string   `json:"index_url"`
+	LeftOut     []string `json:"left_out"`
+	Killed      string   `json:"killed"`
+	Dir         string   `json:"dir,omitempty"` // with Keep
+	Sockets     []string `json:"sockets,omitempty"`
+	killable    bool     // a build was long enough to be interrupted
+}
+
+// Check holds the figures against what must be true; nil if all holds.
+func (r *Result) Check() error {
+	var errs []error
+	say := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	say(r.Jobs == 0, "nothing was planned")
+	say(r.Built != r.Jobs, "%d of %d jobs were built", r.Built, r.Jobs)
+	say(r.BuiltTwice != 0, "%d jobs were built twice", r.BuiltTwice)
+	say(r.killable && r.TakenOver < 1, "no job of the killed peer was taken over")
+	say(r.ReplicasMin < 2, "a package has %d copies on the survivors' disks", r.ReplicasMin)
+	say(r.Served != r.Built, "%d of %d packages came over HTTP as the index says", r.Served, r.Built)
+	return errors.Join(errs...)
+}
+
+// demo is one run.
+type demo struct {
+	opt     Options
+	self    string
+	dir     string
+	target  string
+	began   time.Time
+	peers   []*peer // alpha, beta, gamma
+	history *history
+	victim  *peer
+	round   string
+	result  Result
+}
+
+// Run plays the demo. The result is filled as far as it went, also with an
+// error.
+func Run(ctx context.Context, opt Options) (*Result, error) {
+	dir, err := os.MkdirTemp("", "swarm-demo-")
+	if err != nil {
+		return &Result{}, fmt.Errorf("make a directory for the demo: %w", err)
+	}
+	d := &demo{opt: opt, self: opt.Self, dir: dir, target: "demo", began: time.Now(), history: newHistory()}
+	d.result = Result{Schema: 1, LeftOut: []string{}}
+	err = d.play(ctx)
+	d.result.Seconds = float64(time.Since(d.began).Milliseconds()) / 1000
+	if err == nil && opt.Keep {
+		d.result.Dir = dir
+		for _, p := range d.peers {
+			if p.running() {
+				d.result.Sockets = append(d.result.Sockets, p.socket)
+			}
+		}
+		return &d.result, d.result.Check()
+	}
+	for _, p := range d.peers {
+		p.stop()
+	}
+	if err != nil {
+		return &d.result, fmt.Errorf("%w (the peers' logs are in %s)", err, dir)
+	}
+	return &d.result, errors.Join(d.result.Check(), os.RemoveAll(dir))
+}
+
+func (d *demo) play(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{d.form, d.ask, d.lose, d.finish, d.consume} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return d.count(ctx)
+}
+
+func (d *demo) newPeer(name string) *peer {
+	base := filepath.Join(d.dir, name)
+	p := &peer{name: name, state: base, socket: filepath.Join(d.dir, name+".sock"), logs: filepath.Join(d.dir, name+".log")}
+	d.peers = append(d.peers, p)
+	return p
+}
+
+// settings that differ between builders.
+func (d *demo) builderArgs(p *peer) []string {
+	if d.opt.Portage {
+		return []string{"--builder", "portage", "--portage-config", filepath.Join(d.dir, "portage-"+p.name)}
+	}
+	return []string{"--builder", "sample"}
+}
+
+// form starts three peers: the first makes the swarm, the others join it by
+// code, from standard input.
+func (d *demo) form(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	first := d.newPeer("alpha")
+	if _, err := swarm(ctx, d.self, "", "init", "--state", first.state); err != nil {
+		return err
+	}
+	if err := d.start(ctx, first, d.builderArgs(first)...); err != nil {
+		return err
+	}
+	code, err := first.client.Invite(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"beta", "gamma"} {
+		p := d.newPeer(name)
+		if _, err := swarm(ctx, d.self, code, "join", "--state", p.state); err != nil {
+			return err
+		}
+		if err := d.start(ctx, p, d.builderArgs(p)...); err != nil {
+			return err
+		}
+	}
+	d.opt.Show.Step("three peers started, two joined with the code of the first")
+	for _, p := range d.peers {
+		err := d.await(ctx, p, func(s view.Snapshot) bool {
+			n := 0
+			for _, q := range s.Peers {
+				if q.State == "idle" {
+					n++
+				}
+			}
+			return n == len(d.peers)
+		})
+		if err != nil {
+			return fmt.Errorf("the peers do not find one another: %w", err)
+		}
+	}
+	d.opt.Show.Step("all three know one another and wait for work")
+	return nil
+}
+
+// await polls a peer's status until it is as wanted.
+func (d *demo) await(ctx context.Context, p *peer, ok func(view.Snapshot) bool) error {
+	for {
+		s, err := p.client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		d.opt.Show.Progress(s)
+		if err := d.look(ctx); err != nil {
+			return err
+		}
+		if ok(s) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// look reads the boards of the peers that are there: claims leave the board
+// when their job is built, so they are collected while they stand there.
+func (d *demo) look(ctx context.Context) error {
+	for _, p := range d.peers {
+		if p == d.victim || !p.running() {
+			continue
+		}
+		raws, err := p.client.Board(ctx)
+		if err != nil {
+			return err
+		}
+		d.history.see(raws)
+	}
+	return nil
+}
+
+// ask has the first peer plan and post the round.
+func (d *demo) ask(ctx context.Context) error {
+	atoms := []string{"@samples"}
+	if d.opt.Portage {
+		atoms = d.opt.Atoms
+	}
+	reply, err := d.peers[0].client.Build(ctx, control.BuildRequest{Atoms: atoms, Command: "swarm build " + strings.Join(atoms, " ")})
+	if err != nil {
+		return err
+	}
+	d.round, d.result.Jobs = reply.Round, reply.Jobs
+	for _, n := range append(reply.Missing, reply.Dropped...) {
+		d.result.LeftOut = append(d.result.LeftOut, n.Atom+": "+n.Reason)
+		d.opt.Show.Step("left out: %s: %s", n.Atom, n.Reason)
+	}
+	d.opt.Show.Step("%s asked for %d packages: %s", d.peers[0].name, reply.Jobs, "swarm build "+strings.Join(atoms, " "))
+	return nil
+}
+
+// longBuild is how much estimated work a build must have to be interrupted, in
+// core-milliseconds: enough to be still at it when the signal arrives.
+const longBuild = 2500
+
+// lose kills the second or third peer in the middle of a build.
+func (d *demo) lose(ctx context.Context) error {
+	var doing string
+	err := d.await(ctx, d.peers[0], func(s view.Snapshot) bool {
+		for _, q := range s.Peers {
+			for _, b := range q.Doing {
+				for _, p := range d.peers[1:] {
+					if p.info.ID == q.ID && b.Compiling && b.WorkMS >= longBuild && d.victim == nil {
+						d.victim, doing = p, b.CPV
+					}
+				}
+			}
+		}
+		for _, r := range s.Rounds {
+			if r.ID == d.round && r.State != "open" {
+				return true
+			}
+		}
+		return d.victim != nil
+	})
+	if err != nil {
+		return err
+	}
+	if d.victim == nil {
+		d.opt.Show.Step("no build was long enough to be interrupted")
+		return nil
+	}
+	d.result.killable = true
+	d.result.Killed = d.victim.name
+	if err := d.victim.kill(); err != nil {
+		return err
+	}
+	d.opt.Show.Step("killed %s (SIGKILL) while it was building %s", d.victim.name, doing)
+	return nil
+}
+
+// finish waits until everything is built, copied and released.
+func (d *demo) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	defer cancel()
+	over := 0
+	err := d.await(ctx, d.peers[0], func(s view.Snapshot) bool {
+		if d.victim != nil && over < d.history.takenOver(d.victim.info.ID) {
+			over = d.history.takenOver(d.victim.info.ID)
+			d.opt.Show.Step("a job that %s had begun was taken over and built by another peer", d.victim.name)
+		}
+		for _, r := range s.Rounds {
+			if r.ID == d.round && r.State != "open" {
+				return len(s.Releases) > 0
+			}
+		}
+		return false
+	})
+	if err != nil {
+		return fmt.Errorf("the round does not end: %w", err)
+	}
+	d.opt.Show.Step("everything is built, copied and released")
+	return nil
+}
+
+// consume joins a fourth peer, which builds and keeps nothing, and downloads
+// everything through its gateway.
+func (d *demo) consume(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	code, err := d.peers[0].client.Invite(ctx)
+	if err != nil {
+		return err
+	}
+	p := d.newPeer("consumer")
+	if _, err := swarm(ctx, d.self, code, "join", "--state", p.state); err != nil {
+		return err
+	}
+	if err := d.start(ctx, p, "--builder", "sample", "--slots", "0", "--store=false"); err != nil {
+		return err
+	}
+	d.result.Peers = len(d.peers)
+	d.result.IndexURL = fmt.Sprintf("http://%s/%s/stable/Packages", p.info.Gateway[0], d.target)
+	index, err := d.readIndex(ctx)
+	if err != nil {
+		return err
+	}
+	d.opt.Show.Step("a fourth peer joined as a consumer; its binhost lists %d packages", len(index.Entries))
+	held := d.history.artifacts()
+	before, err := replicasMin(held, []string{filepath.Join(p.state, "blobs")})
+	if err != nil {
+		return err
+	}
+	if before != 0 {
+		return errors.New("the consumer had a package on its disk before it asked for it")
+	}
+	var files []received
+	for _, e := range index.Entries {
+		f, err := d.download(ctx, strings.TrimSuffix(d.result.IndexURL, "Packages")+e["PATH"], e)
+		if err != nil {
+			return err
+		}
+		files = append(files, f)
+	}
+	if err := d.look(ctx); err != nil {
+		return err
+	}
+	d.result.Served, d.result.Bytes = served(files, d.history.artifacts())
+	return nil
+}
+
+// readIndex waits until the consumer's gateway shows the release.
+func (d *demo) readIndex(ctx context.Context) (*binhost.Packages, error) {
+	for {
+		res, err := get(ctx, d.result.IndexURL)
+		if err != nil {
+			return nil, err
+		}
+		if res.StatusCode == http.StatusOK {
+			index, err := binhost.Parse(res.Body)
+			if err = errors.Join(err, res.Body.Close()); err != nil {
+				return nil, fmt.Errorf("read %s: %w", d.result.IndexURL, err)
+			}
+			return index, nil
+		}
+		if err := res.Body.Close(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s answers %s: %w", d.result.IndexURL, res.Status, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func get(ctx context.Context, url string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	return http.DefaultClient.Do(req)
+}
+
+func (d *demo) download(ctx context.Context, url string, e binhost.Block) (received, error) {
+	res, err := get(ctx, url)
+	if err != nil {
+		return received{}, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return received{}, fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	f, err := receive(res.Body)
+	if err != nil {
+		return received{}, fmt.Errorf("download %s: %w", url, err)
+	}
+	if _, err := fmt.Sscan(e["SIZE"], &f.wantSize); err != nil {
+		return received{}, fmt.Errorf("the index has no SIZE for %s", e["CPV"])
+	}
+	f.wantMD5, f.wantSHA1 = e["MD5"], e["SHA1"]
+	return f, nil
+}
+
+// count takes the last figures, from the survivors.
+func (d *demo) count(ctx context.Context) error {
+	if err := d.look(ctx); err != nil {
+		return err
+	}
+	built := 0
+	for k := range d.history.outcomes {
+		if len(d.history.good(k)) > 0 {
+			built++
+		}
+	}
+	d.result.Built, d.result.BuiltTwice = built, d.history.builtTwice()
+	var dirs []string
+	for _, p := range d.peers[:3] {
+		if p != d.victim {
+			dirs = append(dirs, filepath.Join(p.state, "blobs"))
+		}
+	}
+	if d.victim != nil {
+		d.result.TakenOver = d.history.takenOver(d.victim.info.ID)
+	}
+	var err error
+	d.result.ReplicasMin, err = replicasMin(d.history.artifacts(), dirs)
+	return err
+}

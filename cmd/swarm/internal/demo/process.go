@@ -1,0 +1,143 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+)
+
+// peer is one process of the swarm with its own directory.
+type peer struct {
+	name   string
+	state  string
+	socket string
+	logs   string
+	cmd    *exec.Cmd
+	ended  chan struct{} // closed when the process is gone
+	client *control.Client
+	info   control.Info
+}
+
+// environment of a process: nothing of ours that could be a setting.
+func environment() []string {
+	var out []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "SWARM_") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// swarm runs a command of this binary to its end and returns what it printed.
+func swarm(ctx context.Context, self string, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env = environment()
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("swarm %s: %w: %s", args[0], err, strings.TrimSpace(errOut.String()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// start starts a daemon and waits until its control socket answers.
+func (d *demo) start(ctx context.Context, p *peer, extra ...string) error {
+	log, err := os.Create(p.logs)
+	if err != nil {
+		return fmt.Errorf("make the log of %s: %w", p.name, err)
+	}
+	defer log.Close()
+	args := append([]string{"run", "--config", os.DevNull, "--state", p.state, "--socket", p.socket, "--nick", p.name,
+		"--listen", "/ip4/127.0.0.1/tcp/0", "--gateway", "127.0.0.1:0", "--jobs", "1", "--mdns=false", "--target", d.target}, extra...)
+	cmd := exec.Command(d.self, args...)
+	cmd.Env = environment()
+	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own, so that an interrupt at the terminal reaches this
+	// program first and it ends the swarm in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	p.cmd, p.ended, p.client = cmd, make(chan struct{}), control.NewClient(p.socket)
+	ended := p.ended
+	go func() {
+		// How it ended is for the log; that it ended is what counts here.
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	for {
+		if p.info, err = p.client.Info(ctx); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.ended:
+			return fmt.Errorf("%s did not start: %s", p.name, lastLine(p.logs))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func lastLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for _, l := range lines {
+		if strings.HasPrefix(l, "swarm: error") {
+			return l
+		}
+	}
+	return lines[len(lines)-1]
+}
+
+// running reports whether the process is there.
+func (p *peer) running() bool {
+	if p.ended == nil {
+		return false
+	}
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill is a power cut: SIGKILL, no farewell. What the process had started dies
+// with it.
+func (p *peer) kill() error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill %s: %w", p.name, err)
+	}
+	<-p.ended
+	return nil
+}
+
+// stop asks the process to end and kills it when it does not within ten
+// seconds.
+func (p *peer) stop() {
+	if !p.running() {
+		return
+	}
+	// The process may end by itself between the look and the signal.
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	}
+}

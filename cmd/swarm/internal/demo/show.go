@@ -1,0 +1,88 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/build-swarm/swarm/build/view"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
+)
+
+// Show tells a person how the demo goes: a table that is drawn over on a
+// terminal, a line for each change when piped. It writes to stderr, where all
+// that is not data goes.
+type Show struct {
+	out   render.Out
+	began time.Time
+	mu    sync.Mutex
+	drawn int // lines of the table that stand on the terminal
+	last  string
+}
+
+// NewShow writes to w; a nil *Show shows nothing.
+func NewShow(w io.Writer) *Show { return &Show{out: render.To(w), began: time.Now()} }
+
+// Step is something that happened; it stays.
+func (s *Show) Step(format string, args ...any) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.erase()
+	s.out.Printf("%5.1fs  %s\n", time.Since(s.began).Seconds(), render.Clean(fmt.Sprintf(format, args...)))
+}
+
+func (s *Show) erase() {
+	if s.drawn > 0 {
+		s.out.Printf("\x1b[%dA\x1b[J", s.drawn)
+		s.drawn = 0
+	}
+}
+
+// Progress shows where the swarm is now.
+func (s *Show) Progress(snap view.Snapshot) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lines := progressLines(snap)
+	if s.out.TTY {
+		s.erase()
+		for _, l := range lines {
+			s.out.Printf("%s\n", render.Fit(l, s.out.Width-1))
+		}
+		s.drawn = len(lines)
+		return
+	}
+	// Piped: a line when the counts have changed.
+	if len(lines) == 0 || lines[0] == s.last {
+		return
+	}
+	s.last = lines[0]
+	s.out.Printf("%5.1fs  %s\n", time.Since(s.began).Seconds(), strings.TrimSpace(lines[0]))
+}
+
+func progressLines(snap view.Snapshot) []string {
+	var lines []string
+	for _, r := range snap.Rounds {
+		lines = append(lines, fmt.Sprintf("        %d of %d built, %d building, %d waiting", r.Done, r.Jobs, r.Building, r.Ready+r.Waiting))
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	for _, p := range snap.Peers {
+		what := p.State
+		for _, b := range p.Doing {
+			if p.State == "building" {
+				what = fmt.Sprintf("building %s (%s, %s)", b.CPV, b.Phase, render.Duration(time.Duration(b.InvestedMS)*time.Millisecond))
+			}
+		}
+		lines = append(lines, fmt.Sprintf("        %-9s %s", render.Clean(p.Nick), render.Clean(what)))
+	}
+	return lines
+}

@@ -1,0 +1,340 @@
+// Package node is the composition root: it constructs the parts of a peer, runs
+// them in one errgroup, and stops them in order. It decides nothing.
+//
+// Stopping goes from the outside in: first builds end (what is finished is kept
+// and reported), then the board takes its leave, then the gateway, the control
+// socket and the network close.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/publish"
+	"github.com/build-swarm/swarm/build/request"
+	"github.com/build-swarm/swarm/build/worker"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/cas/disk"
+	"github.com/build-swarm/swarm/cas/replication"
+	"github.com/build-swarm/swarm/cas/replicator"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/machine"
+	"github.com/build-swarm/swarm/httpgateway"
+	"github.com/build-swarm/swarm/p2p"
+	"github.com/build-swarm/swarm/p2p/discovery"
+	"github.com/build-swarm/swarm/p2p/exchange"
+	"github.com/build-swarm/swarm/p2p/gossip"
+)
+
+// reportEvery is how often the machine is looked at for the next Beat.
+const reportEvery = 5 * time.Second
+
+// Config is a peer's settings, checked and complete.
+type Config struct {
+	State    string   // directory of identity, keys, board and blobs
+	Socket   string   // control socket
+	Nick     string   // name for people
+	Listen   []string // TCP multiaddrs
+	Peers    []string // static peers, multiaddrs
+	Gateway  []string // host:port
+	Hosts    []string // further names of the gateway
+	Slots    int      // builds at once; 0 = no drone
+	Jobs     int      // make -j of one build
+	Stores   bool     // takes copies of blobs
+	Quota    int64    // bytes of blobs; 0 = the disk's own limit
+	Site     string   // failure domain
+	MDNS     bool
+	DHT      bool
+	Version  string
+	Builders map[build.Builder]worker.Builder
+	Planners map[build.Builder]daemon.Planner
+	Default  build.Builder
+	Log      *slog.Logger
+}
+
+// Node is one peer.
+type Node struct {
+	cfg       Config
+	still     machine.Static
+	host      *p2p.Host
+	finder    *discovery.Service
+	journal   *agent.Journal
+	board     *agent.Agent
+	store     *disk.Store
+	worker    *worker.Worker
+	catalog   *daemon.Catalog
+	gateway   *httpgateway.Gateway
+	publisher *publish.Publisher
+	copies    *replicator.Replicator
+	holdings  daemon.Holdings
+	control   *control.Server
+}
+
+// New constructs a peer and opens what it needs (ports, socket, journal), so
+// that everything that cannot be had is an error before anything runs.
+func New(cfg Config) (n *Node, err error) {
+	n = &Node{cfg: cfg, still: machine.Read()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	id, err := p2p.LoadOrCreateIdentity(cfg.State)
+	if err != nil {
+		return n, err
+	}
+	key, err := p2p.ReadSwarmKey(filepath.Join(cfg.State, p2p.SwarmKeyFile))
+	if err != nil {
+		return n, err
+	}
+	if n.journal, err = agent.OpenJournal(filepath.Join(cfg.State, "board.db")); err != nil {
+		return n, err
+	}
+	if n.host, err = p2p.NewHost(p2p.Config{Identity: id, SwarmKey: key, Listen: cfg.Listen, Static: cfg.Peers,
+		AddressBook: filepath.Join(cfg.State, "peers.json"), Log: cfg.Log}); err != nil {
+		return n, err
+	}
+	n.finder = discovery.New(n.host, discovery.Config{NoMDNS: !cfg.MDNS, NoDHT: !cfg.DHT, Log: cfg.Log})
+	if n.store, err = disk.Open(filepath.Join(cfg.State, "blobs"), disk.Options{Quota: cfg.Quota, Log: cfg.Log}); err != nil {
+		return n, err
+	}
+	return n, n.construct(id, key)
+}
+
+// construct makes the parts that need the host, the store and the journal.
+func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
+	cfg := n.cfg
+	clock, err := agent.SystemClock()
+	if err != nil {
+		return err
+	}
+	exchange.Serve(n.host, n.store, cfg.Log)
+	fetcher := exchange.NewFetcher(n.host, cfg.Log)
+	var q *request.Requester
+	n.board, err = agent.New(agent.Config{
+		Key: id.PrivateKey(), Net: n.host, Journal: n.journal, Clock: clock, Log: cfg.Log,
+		Join: func(v gossip.Validator) (gossip.Topic, error) { return gossip.Join(n.host, agent.Topic, v, cfg.Log) },
+		LoadPlan: func(ctx context.Context, cid string) (*build.Plan, error) {
+			return q.LoadPlan(ctx, cid)
+		},
+		Alarm: func(a claims.Alarm) { cfg.Log.Error(a.Text, "alarm", a.Code) },
+	})
+	if err != nil {
+		return err
+	}
+	n.holdings = daemon.Holdings{Board: n.board, Store: n.store}
+	bring := func(ctx context.Context, c cid.Cid, holders []string) error {
+		if err := fetcher.Fetch(ctx, c, holders, n.store); err != nil {
+			return err
+		}
+		return n.holdings.Announce(ctx, c)
+	}
+	fetch := daemon.Fetch(n.board, n.store, bring)
+	q = &request.Requester{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: n.replicate, Fetch: fetch}
+	if cfg.Slots > 0 {
+		if n.worker, err = worker.New(worker.Config{
+			Self: n.host.Self(), Board: n.board, Store: n.store, Builders: cfg.Builders, Fetch: bring, Announce: n.holdings.Announce,
+			Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
+			Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
+		}); err != nil {
+			return err
+		}
+		daemon.ServeLogs(n.host, n.worker.Logs())
+	}
+	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log}
+	n.copies = replicator.New(replicator.Config{Input: n.copiesInput, Fetcher: fetcher, Store: n.store, Log: cfg.Log,
+		Stored: func(i cas.Info) { n.announceCopy(i) }})
+	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Moved: func() { n.gateway.Kick() }}
+	if n.gateway, err = httpgateway.New(httpgateway.Config{Catalog: n.catalog, CacheDir: filepath.Join(cfg.State, "index"), Log: cfg.Log,
+		Listen: cfg.Gateway, Hosts: cfg.Hosts, Setting: "--gateway"}); err != nil {
+		return err
+	}
+	if err := n.gateway.Listen(context.Background()); err != nil {
+		return err
+	}
+	d := &daemon.Daemon{Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Key: key,
+		Gateway: n.gateway.Addrs, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
+	if n.worker != nil {
+		d.Logs = n.worker.Logs()
+	}
+	n.control, err = control.NewServer(cfg.Socket, d, cfg.Log)
+	return err
+}
+
+// Run is the peer until ctx ends or a part fails.
+func (n *Node) Run(ctx context.Context) error {
+	debug.SetMemoryLimit(max(256<<20, machine.FreeMemory()<<20/2))
+	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
+	// Three stages, each ended after the one before has: see the package
+	// comment.
+	outer, stopOuter := context.WithCancel(gctx)
+	board, stopBoard := context.WithCancel(gctx)
+	inner, stopInner := context.WithCancel(gctx)
+	defer stopOuter()
+	defer stopBoard()
+	defer stopInner()
+	stop := context.AfterFunc(ctx, stopOuter)
+	defer stop()
+	g.Go(func() error { return n.host.Run(inner) })
+	g.Go(func() error { return n.finder.Run(inner) })
+	g.Go(func() error { return n.gateway.Run(inner) })
+	g.Go(func() error { return n.control.Run(inner) })
+	g.Go(func() error { return n.catalog.Run(inner) })
+	g.Go(func() error { defer stopInner(); return n.board.Run(board) })
+	g.Go(func() error {
+		defer stopBoard()
+		return n.runOuter(outer)
+	})
+	err := g.Wait()
+	return errors.Join(err, n.close())
+}
+
+func (n *Node) runOuter(ctx context.Context) error {
+	if err := n.holdings.Reconcile(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("tell the board what is stored here: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.report(ctx) })
+	if n.cfg.Stores {
+		g.Go(func() error { return n.publisher.Run(ctx) })
+		g.Go(func() error { return n.copies.Run(ctx) })
+		g.Go(func() error { return n.kickCopies(ctx) })
+	}
+	if n.worker != nil {
+		g.Go(func() error { return n.worker.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// kickCopies has the replicator look again whenever the board changed.
+func (n *Node) kickCopies(ctx context.Context) error {
+	changed := n.board.Changed()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			n.copies.Kick()
+		}
+	}
+}
+
+func (n *Node) copiesInput() (in replication.Input) {
+	ctx, cancel := context.WithTimeout(context.Background(), reportEvery)
+	defer cancel()
+	err := n.board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		in = daemon.Copies(r, now)
+		return nil
+	})
+	if err != nil {
+		n.cfg.Log.Debug("copies not planned", "error", err)
+	}
+	return in
+}
+
+func (n *Node) announceCopy(i cas.Info) {
+	ctx, cancel := context.WithTimeout(context.Background(), reportEvery)
+	defer cancel()
+	if err := n.holdings.Announce(ctx, i.CID); err != nil {
+		n.cfg.Log.Debug("copy not announced", "cid", i.CID.String(), "error", err)
+	}
+}
+
+// report tells the board what this machine is, every five seconds.
+func (n *Node) report(ctx context.Context) error {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		b := n.sample()
+		err := n.board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event { return []claims.Event{claims.Report{Beat: b}} })
+		if err != nil && ctx.Err() == nil && !errors.Is(err, agent.ErrStopped) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// sample is this machine as its next Beat tells it.
+func (n *Node) sample() claims.Beat {
+	cfg := n.cfg
+	b := claims.Beat{
+		Nick: cfg.Nick, Version: cfg.Version, Slots: cfg.Slots, Cores: n.still.Cores, Speed: n.still.Speed, Arch: n.still.Arch,
+		Features: n.still.Features, FreeMemMiB: machine.FreeMemory(), Steady: true, Stores: cfg.Stores, Site: cfg.Site,
+	}
+	for _, name := range []build.Builder{build.BuilderPortage, build.BuilderSample} {
+		if cfg.Builders[name] != nil {
+			b.Builders = append(b.Builders, name)
+		}
+	}
+	if free, err := machine.FreeDisk(cfg.State); err == nil {
+		b.DiskMiB = free >> 20
+	}
+	if u, err := n.store.Usage(); err == nil {
+		b.StoreUsed, b.StoreFree = u.Bytes, u.Free
+	}
+	if n.worker != nil {
+		b.Accepting, b.Why = n.worker.Accepting(time.Now())
+	}
+	return b
+}
+
+// replicate waits until copies peers hold a blob, or as many as store blobs at
+// all. Nothing is pushed: peers that should hold it pull it.
+func (n *Node) replicate(ctx context.Context, c cid.Cid, copies int) error {
+	changed := n.board.Changed()
+	for {
+		held, storing := 0, 0
+		err := n.board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+			held = len(r.Holders(c.String(), true, now))
+			for _, p := range r.Peers(now) {
+				if p.Live && p.Beat.Stores {
+					storing++
+				}
+			}
+			return nil
+		})
+		if err != nil || held >= min(copies, max(1, storing)) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// close releases what New opened. It may be called on a half-made node.
+func (n *Node) close() error {
+	var errs []error
+	if n.host != nil {
+		errs = append(errs, n.host.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	if n.journal != nil {
+		errs = append(errs, n.journal.Close())
+	}
+	if err := os.Remove(n.cfg.Socket); err != nil && n.control != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
