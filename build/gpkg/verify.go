@@ -55,8 +55,8 @@ func (p *Package) Verify(ctx context.Context) error {
 
 // ContentDigest is the lower-case hex SHA-256 of what the package is, without
 // what differs between two honest builds of the same: file times, the source
-// times inside .pyc files (bytes 8 to 11), and the metadata BUILD_TIME,
-// BUILD_ID and environment.bz2. It runs Verify if that has not been done.
+// times inside .pyc files (bytes 8 to 11), the metadata BUILD_TIME, BUILD_ID
+// and environment.bz2, and what only quickpkg adds. It runs Verify if that has not been done.
 func (p *Package) ContentDigest(ctx context.Context) (string, error) {
 	if p.digest == "" {
 		if err := p.Verify(ctx); err != nil {
@@ -125,7 +125,10 @@ func (d *digester) sum(meta map[string]string) string {
 	}
 	for _, k := range sortedKeys(meta) {
 		switch k {
-		case "BUILD_TIME", "BUILD_ID", "environment.bz2":
+		case "BUILD_TIME", "BUILD_ID", "environment.bz2",
+			// What quickpkg copies from the record of an installed package: how
+			// and when it was merged there.
+			"CONTENTS", "COUNTER", "BINPKGMD5", "metadata":
 			continue
 		}
 		writeText(h, k, meta[k])

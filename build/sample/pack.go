@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,9 +26,9 @@ func (r *run) pack() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Always build 1, as from a fresh PKGDIR: what tells two builds apart is
-	// the CID.
-	const buildID = 1
+	// As from a fresh PKGDIR that holds the other USE variants: what tells two
+	// builds of one variant apart is the CID.
+	buildID := int64(1 + slices.IndexFunc(r.pkg.uses(), func(u []string) bool { return slices.Equal(u, r.use) }))
 	path := r.dir(fmt.Sprintf("%s-%d.gpkg.tar", r.pkg.cpv().PF(), buildID))
 	f, err := os.Create(path + ".partial")
 	if err != nil {
