@@ -3,6 +3,7 @@ package gpkg
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -257,14 +258,16 @@ func (p *Package) classify() error {
 
 // readMetadata verifies and unpacks the metadata, and verifies gpkg-1.
 func (p *Package) readMetadata() error {
-	if err := p.members[identity].verify(nil); err != nil {
+	// Both are small: there is nothing to cancel.
+	ctx := context.Background()
+	if err := p.members[identity].verify(ctx); err != nil {
 		return err
 	}
 	m := p.members["metadata"]
 	if m.data.Size() > maxMetadata {
 		return damaged("metadata of %d bytes, at most %d", m.data.Size(), maxMetadata)
 	}
-	if err := m.verify(nil); err != nil {
+	if err := m.verify(ctx); err != nil {
 		return err
 	}
 	c, err := compressionOf(strings.TrimPrefix(m.name, "metadata"))

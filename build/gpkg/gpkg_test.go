@@ -455,7 +455,7 @@ func TestACancelledVerifyStops(t *testing.T) {
 }
 
 // failingReader is a disk that breaks.
-type failingReader struct{ at int64 }
+type failingReader struct{}
 
 var errDisk = errors.New("input/output error")
 

@@ -162,7 +162,7 @@ func (h *hasher) line(name string) string {
 	return fmt.Sprintf("DATA %s %d BLAKE2B %x SHA512 %x\n", name, h.n, h.blake2b.Sum(nil), h.sha512.Sum(nil))
 }
 
-// verify hashes the whole member and compares. ctx may be nil for small ones.
+// verify hashes the whole member and compares.
 func (m *member) verify(ctx context.Context) error {
 	h, err := newHasher()
 	if err != nil {
@@ -171,11 +171,7 @@ func (m *member) verify(ctx context.Context) error {
 	if _, err := m.data.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("read %s: %w", m.name, err)
 	}
-	var r io.Reader = m.data
-	if ctx != nil {
-		r = &ctxReader{ctx: ctx, r: r}
-	}
-	if _, err := io.Copy(h, r); err != nil {
+	if _, err := io.Copy(h, &ctxReader{ctx: ctx, r: m.data}); err != nil {
 		return fmt.Errorf("read %s: %w", m.name, err)
 	}
 	return h.check(m.name, m.sums)

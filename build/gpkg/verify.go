@@ -15,7 +15,7 @@ import (
 
 // Verify reads the image and every signature once: hashes against the
 // Manifest, and that the image unpacks and holds nothing that leaves it. It
-// needs about 10 MiB of memory and that of the members' names. The content
+// holds a window of the image in memory, and the members' names. The content
 // digest is a by-product.
 func (p *Package) Verify(ctx context.Context) error {
 	for _, name := range sortedKeys(p.members) {

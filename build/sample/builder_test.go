@@ -332,6 +332,30 @@ func TestLinesOfALogTellWhoseFaultItIs(t *testing.T) {
 	}
 }
 
+func TestAMachineWithoutACompilerSaysWhy(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("SKIPPED: no compiler is looked for here")
+	}
+	ctx := context.Background()
+	if tc := Detect(ctx, "no-such-compiler"); tc.CC != "" || !strings.Contains(tc.Why, "no-such-compiler") {
+		t.Errorf("missing compiler: %+v", tc)
+	}
+	t.Setenv("PATH", t.TempDir())
+	if tc := Detect(ctx, ""); tc.CC != "" || !strings.Contains(tc.Why, "no C compiler (cc, gcc, clang) on PATH") || tc.CHOST == "" {
+		t.Errorf("empty PATH: %+v", tc)
+	}
+	// A compiler that cannot link, as one without the C library's headers.
+	dir := os.Getenv("PATH")
+	for name, script := range map[string]string{"cc": "#!/bin/sh\necho cc 1.0\ncase $1 in -x) echo no stdio.h >&2; exit 1;; esac\n", "ar": "#!/bin/sh\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tc := Detect(ctx, ""); tc.CC != "" || !strings.Contains(tc.Why, "cannot make a program") || !strings.Contains(tc.Why, "no stdio.h") {
+		t.Errorf("useless compiler: %+v", tc)
+	}
+}
+
 func TestARecipeSeesNothingOfTheDaemonsEnvironment(t *testing.T) {
 	t.Setenv("SWARM_TEST_SECRET", "hunter2")
 	var log bytes.Buffer
