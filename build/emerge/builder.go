@@ -273,10 +273,22 @@ func differ(want, got []build.Facet) string {
 	slices.Sort(names)
 	for _, n := range names {
 		if w[n] != g[n] {
-			return fmt.Sprintf("%s is %q here, the job has %q", n, g[n], w[n])
+			return fmt.Sprintf("%s is %s here, the job has %s", n, show(g[n]), show(w[n]))
 		}
 	}
 	return ""
+}
+
+// show writes a facet's value for people: a digest by its first digits.
+func show(v string) string {
+	hexa := strings.TrimPrefix(v, "sha256:")
+	switch {
+	case v == "":
+		return "absent"
+	case len(hexa) == 64 && strings.Trim(hexa, "0123456789abcdef") == "":
+		return "another text (" + hexa[:8] + ")"
+	}
+	return strconv.Quote(v)
 }
 
 // prefixFacet says in a key which offset packages are built for.

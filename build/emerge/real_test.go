@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +24,11 @@ func real(t *testing.T, cfg Config) *Portage {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	if cfg.EPrefix != "" {
+		if err := layOutPrefix(cfg.EPrefix, p.globals); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return p
 }
@@ -84,54 +90,6 @@ func request(t *testing.T, j build.Job, files map[build.Key]string) worker.Reque
 	return req
 }
 
-func TestRealPlanAndBuildOfTheSamplePackages(t *testing.T) {
-	p := real(t, testConfig(t))
-	t.Logf("Portage %s, Python %s, %s", p.Version, p.PyVer, p.Python)
-	plan, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: DemoAtoms()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, j := range plan.Jobs {
-		t.Logf("%s %s %s USE=%v needs %d root %v bound %v", j.Key.Short(), j.CPV, j.Slot, j.USE, len(j.Needs), j.Root, j.Bound)
-	}
-	files := buildAll(t, p, plan)
-	if len(files) != 7 {
-		t.Errorf("%d packages built, want 7", len(files))
-	}
-}
-
-func TestRealFailuresAreClassified(t *testing.T) {
-	cfg := testConfig(t)
-	p := real(t, cfg)
-	b := NewBuilder(p, slog.New(slog.NewTextHandler(t.Output(), nil)))
-	for name, want := range map[string]struct {
-		class build.Class
-		text  string
-	}{
-		"fails":     {build.BadPackage, "undeclared"},
-		"nospace":   {build.BadMachine, "no space left"},
-		"sigill":    {build.BadMachine, "illegal instruction"},
-		"nofetch":   {build.BadNetwork, "nofetch-1.0.tar.gz"},
-		"checkreqs": {build.BadMachine, "RAM"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			plan, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: []string{"sw-bad/" + name}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = b.Build(t.Context(), request(t, plan.Jobs[0], nil))
-			var f *build.Failure
-			if !errors.As(err, &f) {
-				t.Fatalf("%v is not a failure with a class", err)
-			}
-			t.Log(f)
-			if f.Class != want.class || !strings.Contains(f.Reason, want.text) {
-				t.Errorf("got %v, want %s: ...%s...", f, want.class, want.text)
-			}
-		})
-	}
-}
-
 // TestRealCancelEndsEverything cancels a build whose processes ignore SIGTERM
 // and have a session of their own.
 func TestRealCancelEndsEverything(t *testing.T) {
@@ -159,40 +117,258 @@ func TestRealCancelEndsEverything(t *testing.T) {
 	}
 }
 
-func TestRealPlanNamesWhatItLeavesOut(t *testing.T) {
-	p := real(t, testConfig(t))
-	for _, c := range []struct {
-		atoms   []string
-		dropped string
-		err     error
-	}{
-		{[]string{"sw-bad/requse", "wordwrap"}, "REQUIRED_USE", nil},
-		{[]string{"sw-bad/nodep", "wordwrap"}, "sw-good/absent: there is no such package", nil},
-		{[]string{"sw-bad/cycle-a", "wordwrap"}, "cycle", nil},
-		{[]string{"sw-bad/live", "wordwrap"}, "live", nil},
-		{[]string{"no-such/package"}, "", ErrNoPackage},
-		{[]string{"nosuch", "wordwrap"}, "", ErrNoPackage},
-		{[]string{"sw-bad/masked"}, "", ErrNoPackage},
-		{[]string{"@nosuch"}, "", ErrNoPackage},
-	} {
-		plan, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: c.atoms})
-		if c.err != nil {
-			t.Logf("%v: %v", c.atoms, err)
-			if !errors.Is(err, c.err) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%v: got %v, want %v", c.atoms, err, c.err)
-			}
-			continue
+// inPlace is a machine that builds in its own root: the test configuration as
+// a Prefix of its own.
+func inPlace(t *testing.T) Config {
+	cfg := testConfig(t)
+	cfg.BuildPrefix = ""
+	return cfg
+}
+
+// emergeRun runs the real emerge on a configuration.
+func emergeRun(t *testing.T, p *Portage, cfg Config, pkgdir string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), p.Emerge, append([]string{"--ignore-default-opts", "--color=n", "--nospinner"}, args...)...)
+	cmd.Env = append(p.environment(cfg.ConfigRoot, cfg.EPrefix), "PKGDIR="+pkgdir, "FEATURES=-pkgdir-index-trusted")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// pkgdirOf lays packages out as emerge wants them in PKGDIR.
+func pkgdirOf(t *testing.T, plan *build.Plan, files map[build.Key]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, j := range plan.Jobs {
+		to := filepath.Join(dir, j.CPV.Category, j.CPV.Name, j.CPV.PF()+"-1.gpkg.tar")
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
 		}
+		if err := copyFile(files[j.Key], to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// failure is the class and reason of an error of Build.
+func failure(t *testing.T, err error) *build.Failure {
+	t.Helper()
+	var f *build.Failure
+	if !errors.As(err, &f) {
+		t.Fatalf("got %v, want a failure with a class", err)
+	}
+	t.Log(f)
+	return f
+}
+
+// TestRealLibraryUpdate is the everyday case: a library's subslot moves on a
+// machine that has it and a dependant installed.
+func TestRealLibraryUpdate(t *testing.T) {
+	cfg := inPlace(t)
+	p := real(t, cfg)
+	mask := filepath.Join(cfg.ConfigRoot, "etc/portage/package.mask")
+	if err := os.WriteFile(mask, []byte(">=dev-libs/libtally-2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: []string{"app-misc/tally"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := buildAll(t, p, old)
+	if out, err := emergeRun(t, p, cfg, pkgdirOf(t, old, files), "-K", "app-misc/tally"); err != nil {
+		t.Fatalf("install: %v\n%s", err, out)
+	}
+	if err := os.Remove(mask); err != nil {
+		t.Fatal(err)
+	}
+
+	plan, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: []string{"@world"}, Update: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(strings.Join(planLines(plan), "\n"))
+	if len(plan.Jobs) != 2 || plan.Jobs[0].CPV.String() != "dev-libs/libtally-2.0" || plan.Jobs[1].CPV.String() != "app-misc/tally-1.0" {
+		t.Fatalf("want the library and its dependant, in this order, and nothing that is installed already")
+	}
+	tally := plan.Jobs[1]
+	if !slices.Equal(tally.Bound, []string{">=dev-libs/libtally-1.0:0/2="}) {
+		t.Errorf("bound %v, want subslot 2", tally.Bound)
+	}
+	var baseOnly []string
+	for _, r := range tally.Root {
+		if r.Key == "" {
+			baseOnly = append(baseOnly, r.CPV.String())
+		}
+	}
+	if !slices.Equal(baseOnly, []string{"dev-util/tablegen-1.0"}) {
+		t.Errorf("from the base: %v, want the code generator, which is installed", baseOnly)
+	}
+
+	b := NewBuilder(p, slog.New(slog.DiscardHandler))
+	files = map[build.Key]string{}
+	res, err := b.Build(t.Context(), request(t, plan.Jobs[0], files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files[plan.Jobs[0].Key] = res.Path
+	_, err = b.Build(t.Context(), request(t, tally, files))
+	if f := failure(t, err); f.Class != build.BadMachine || !strings.Contains(f.Reason, "may not replace") {
+		t.Errorf("a build in place replaced what is installed: %v", f)
+	}
+
+	cfg.Replace = true
+	p = real(t, cfg)
+	b = NewBuilder(p, slog.New(slog.DiscardHandler))
+	if _, err = b.Build(t.Context(), request(t, tally, files)); err != nil {
+		t.Errorf("build in place that may replace: %v", err)
+	}
+}
+
+// TestRealRootIsGivenNotFound builds on a machine whose root would be used
+// wrongly if builds took what they found.
+func TestRealRootIsGivenNotFound(t *testing.T) {
+	cfg := testConfig(t)
+	p := real(t, cfg)
+	b := NewBuilder(p, slog.New(slog.DiscardHandler))
+	plan, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: []string{"app-misc/tally", "sw-good/choice"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := buildAll(t, p, plan)
+	at := func(name string) build.Job {
+		i := slices.IndexFunc(plan.Jobs, func(j build.Job) bool { return j.CPV.Name == name })
+		return plan.Jobs[i]
+	}
+
+	t.Run("what another job left is gone", func(t *testing.T) {
+		// Now the root holds the last job's list. A job with an empty list must
+		// not see it.
+		if _, err := b.Build(t.Context(), request(t, at("tablegen"), files)); err != nil {
+			t.Fatal(err)
+		}
+		have, err := installedIn(cfg.BuildPrefix)
+		if err != nil || len(have) != 0 {
+			t.Errorf("installed: %v %v, want nothing", have, err)
+		}
+	})
+	t.Run("a subset is extended", func(t *testing.T) {
+		j := at("tally")
+		req := request(t, j, files)
+		if _, err := b.Build(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+		stamp := filepath.Join(cfg.BuildPrefix, "var/db/pkg/dev-libs/libtally-2.0/COUNTER")
+		before, err := os.ReadFile(stamp)
 		if err != nil {
-			t.Errorf("%v: %v", c.atoms, err)
-			continue
+			t.Fatal(err)
 		}
-		t.Logf("%v: %v", c.atoms, plan.Dropped)
-		if len(plan.Dropped) == 0 || !strings.Contains(plan.Dropped[0].Reason, c.dropped) {
-			t.Errorf("%v: dropped %v, want %q", c.atoms, plan.Dropped, c.dropped)
+		if _, err := b.Build(t.Context(), request(t, j, files)); err != nil {
+			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(plan.Jobs, func(j build.Job) bool { return j.CPV.Name == "wordwrap" }) {
-			t.Errorf("%v: wordwrap is not in the plan", c.atoms)
+		if after, err := os.ReadFile(stamp); err != nil || string(after) != string(before) {
+			t.Errorf("the library was installed again")
 		}
+	})
+	t.Run("a package too few", func(t *testing.T) {
+		j := at("tally")
+		req := request(t, j, files)
+		req.Root = req.Root[:1]
+		_, err := b.Build(t.Context(), req)
+		if f := failure(t, err); f.Class != build.BadMachine {
+			t.Errorf("got %v", f)
+		}
+	})
+	t.Run("another bound slot", func(t *testing.T) {
+		j := at("tally")
+		j.Bound = []string{">=dev-libs/libtally-1.0:0/1="}
+		_, err := b.Build(t.Context(), request(t, j, files))
+		if f := failure(t, err); f.Class != build.Mismatch {
+			t.Errorf("got %v, want a mismatch", f)
+		}
+	})
+}
+
+// TestRealConfigurationMustAgree plans on one machine and builds on others
+// that differ from it.
+func TestRealConfigurationMustAgree(t *testing.T) {
+	cfg := testConfig(t)
+	p := real(t, cfg)
+	use := filepath.Join(cfg.ConfigRoot, "etc/portage/package.use")
+	if err := os.WriteFile(use, []byte("dev-libs/libtally static-libs -cache\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: []string{"dev-libs/libtally"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := plan.Jobs[0]
+	if !slices.Equal(j.USE, []string{"static-libs"}) {
+		t.Fatalf("USE %v", j.USE)
+	}
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, cfg Config)
+		want   string // of the failure; "" = the package is built
+	}{
+		{"other USE flags in package.use do not matter", func(t *testing.T, cfg Config) {
+			put(t, cfg, "package.use", "dev-libs/libtally -static-libs cache\n")
+		}, ""},
+		{"default options, masks of headers and hosts do not matter", func(t *testing.T, cfg Config) {
+			add(t, cfg, "make.conf", "EMERGE_DEFAULT_OPTS=\"--ask --getbinpkgonly --jobs=9\"\nINSTALL_MASK=\"/usr/include\"\nFEATURES=\"${FEATURES} getbinpkg buildpkg\"\n")
+			put(t, cfg, "binrepos.conf", "[x]\nsync-uri = http://127.0.0.1:9/\n")
+		}, ""},
+		{"other CFLAGS", func(t *testing.T, cfg Config) { add(t, cfg, "make.conf", "CFLAGS=\"-O1\"\n") }, "var:CFLAGS"},
+		{"CFLAGS of this package", func(t *testing.T, cfg Config) {
+			put(t, cfg, "env/slow.conf", "CFLAGS=\"-O0\"\n")
+			put(t, cfg, "package.env", "dev-libs/libtally slow.conf\n")
+		}, "var:CFLAGS"},
+		{"a variable nobody has heard of", func(t *testing.T, cfg Config) { add(t, cfg, "make.conf", "MY_TOOLS=\"7\"\n") }, "var:MY_TOOLS"},
+		{"a user's patch", func(t *testing.T, cfg Config) { put(t, cfg, "patches/dev-libs/libtally/a.patch", "") }, "patches"},
+		{"a bashrc", func(t *testing.T, cfg Config) { put(t, cfg, "bashrc", "export CFLAGS=-O3\n") }, "bashrc"},
+		{"another tree", func(t *testing.T, cfg Config) {
+			add(t, cfg, "../../repos/swarm-demo/eclass/swarm-cc.eclass", "# \n")
+		}, "repositories differ"},
+		{"no such ebuild", func(t *testing.T, cfg Config) {
+			if err := os.RemoveAll(filepath.Join(cfg.ConfigRoot, "repos/swarm-demo/dev-libs")); err != nil {
+				t.Fatal(err)
+			}
+		}, "not in this machine's repositories"},
+		{"a forced flag", func(t *testing.T, cfg Config) {
+			put(t, cfg, "profile/package.use.mask", "dev-libs/libtally static-libs\n")
+		}, "use is"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := testConfig(t)
+			c.change(t, cfg)
+			_, err := NewBuilder(real(t, cfg), slog.New(slog.DiscardHandler)).Build(t.Context(), request(t, j, nil))
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if f := failure(t, err); f.Class != build.BadMachine || !strings.Contains(f.Reason, c.want) {
+				t.Errorf("got %v, want ...%s...", f, c.want)
+			}
+		})
+	}
+}
+
+func put(t *testing.T, cfg Config, name, text string) { write(t, cfg, name, text, os.O_TRUNC) }
+func add(t *testing.T, cfg Config, name, text string) { write(t, cfg, name, text, os.O_APPEND) }
+
+func write(t *testing.T, cfg Config, name, text string, flag int) {
+	t.Helper()
+	path := filepath.Join(cfg.ConfigRoot, "etc/portage", name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|flag, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
