@@ -27,6 +27,25 @@
 //     stream, waits for the handlers, and leaves no goroutine.
 //   - Everything read from a peer is bounded before it is believed.
 //
+// # Figures
+//
+// Measured on two shared cores, TCP over loopback with the private-network key,
+// TLS: from NewHost to a full mesh when all know one address: 2 hosts 28 ms, 3 in
+// 23 ms, 6 in 0.27 s, 20 in 3.1 s (one process, all cores busy). A restarted host
+// sees two others after 8 ms. One Request: median 0.13 ms. Twenty idle hosts in a
+// full mesh: 0.02 % of a core and 5 wake-ups/s each, 1 MB of heap each.
+//
+// # Why this and not that
+//
+//   - TCP alone: the private-network layer exists for no UDP transport. It costs two
+//     CPU seconds per GiB on either side, and hides the swarm from everybody else.
+//   - libp2p's limits are replaced (limits.go): they are made for strangers.
+//   - A wrong swarm key has no error of its own in libp2p: the first bytes are noise
+//     to the other side, which hangs up, complains of a message too large, or waits
+//     for the rest of it (8 of 25 dials). Explain and dial make one answer of it.
+//   - Peers tell each other whom they are connected to (peers.go), since the DHT
+//     refreshes every ten minutes and mDNS does not leave the segment.
+//
 // # What it does not do
 //
 // It does not decide whom to trust inside the swarm (claims does, by signature),

@@ -35,7 +35,11 @@ const (
 	// meshPeers is up to how many connections the host makes by itself. Above it
 	// only static peers are dialled, and whoever Open asks for; others may come in.
 	meshPeers = 32
+	// closeTimeout bounds how long Close waits for handlers.
+	closeTimeout = 3 * time.Second
 )
+
+var errHandlers = errors.New("close the network: a stream handler does not end")
 
 // Config is what a Host needs.
 type Config struct {
@@ -344,8 +348,10 @@ func (h *Host) Unban(peerID string) error {
 	return nil
 }
 
-// Close closes the ports and all connections, and waits for Run's and the
-// handlers' goroutines to end; cancel Run's context first. Closing twice is fine.
+// Close closes the ports and all connections, and waits for the handlers; cancel
+// Run's context and await Run first. A handler that hangs although its stream was
+// reset and its context is done is given up after 3 s, which is an error: a daemon
+// has 5 s to stop in. Closing twice is fine.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	first := !h.closed
@@ -356,7 +362,18 @@ func (h *Host) Close() error {
 	if first {
 		err = h.lh.Close()
 	}
-	h.handlers.Wait()
+	done := make(chan struct{})
+	go func() {
+		h.handlers.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		err = errors.Join(err, errHandlers)
+	}
 	return err
 }
 

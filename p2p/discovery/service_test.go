@@ -5,9 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
-	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -132,7 +130,6 @@ func TestALoopbackOnlyHostRunsWithoutMDNS(t *testing.T) {
 }
 
 func TestNothingRunsAfterTheEnd(t *testing.T) {
-	before := goroutines()
 	key := p2p.NewSwarmKey()
 	cfg := func(i int, static []string) p2p.Config {
 		return p2p.Config{Identity: p2ptest.Identity(i), SwarmKey: key, Listen: []string{"/ip4/0.0.0.0/tcp/0"}, Static: static}
@@ -142,37 +139,5 @@ func TestNothingRunsAfterTheEnd(t *testing.T) {
 	b.sees(t, a.Self())
 	a.stop()
 	b.stop()
-	ctx := within(t)
-	for {
-		after := goroutines()
-		for _, g := range before {
-			if i := slices.Index(after, g); i >= 0 {
-				after = slices.Delete(after, i, i+1)
-			}
-		}
-		if len(after) == 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%d goroutines are left, the first:\n%s", len(after), after[0])
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func goroutines() []string {
-	buf := make([]byte, 4<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	var out []string
-	for g := range strings.SplitSeq(string(buf), "\n\n") {
-		lines := strings.Split(g, "\n")
-		var functions []string
-		for i := 1; i < len(lines); i += 2 {
-			name, _, _ := strings.Cut(lines[i], "(0x")
-			functions = append(functions, name)
-		}
-		out = append(out, strings.Join(functions, "\n"))
-	}
-	return out
+	p2ptest.NothingRuns(t)
 }
