@@ -97,8 +97,15 @@ type decompressor struct {
 	close func()
 }
 
-func (d *decompressor) Read(p []byte) (int, error) {
-	n, err := d.r.Read(p)
+// Read turns a panic of a decompressor into damage: its input is a stranger's,
+// and three of the five are other people's code.
+func (d *decompressor) Read(p []byte) (n int, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			n, err = 0, damaged("unpack: the decompressor gave up: %v", r)
+		}
+	}()
+	n, err = d.r.Read(p)
 	if err != nil && err != io.EOF {
 		err = d.wrap(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -42,6 +43,17 @@ func FuzzImage(f *testing.F) {
 	f.Add([]byte("\x28\xb5\x2f\xfd"), byte(2))
 	f.Add([]byte("BZh9"), byte(3))
 	suffixes := []string{"", ".xz", ".zst", ".bz2", ".gz"}
+	for _, b := range written(f) {
+		p, err := check(b)
+		if err != nil {
+			f.Fatal(err)
+		}
+		packed := make([]byte, p.image.data.Size())
+		if _, err := p.image.data.ReadAt(packed, 0); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(packed, byte(slices.Index(suffixes, strings.TrimPrefix(p.Compression.suffix(), ".tar"))))
+	}
 	f.Fuzz(func(t *testing.T, image []byte, kind byte) {
 		m := plainMembers(t, image)
 		m[2].name += suffixes[int(kind)%len(suffixes)]

@@ -454,6 +454,17 @@ func TestACancelledVerifyStops(t *testing.T) {
 	}
 }
 
+type panickingReader struct{}
+
+func (panickingReader) Read([]byte) (int, error) { panic("index out of range") }
+
+func TestAPanicInADecompressorIsDamage(t *testing.T) {
+	d := &decompressor{r: panickingReader{}, src: &sourceReader{}}
+	if _, err := d.Read(make([]byte, 1)); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // failingReader is a disk that breaks.
 type failingReader struct{}
 
