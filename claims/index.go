@@ -24,13 +24,6 @@ type roundState struct {
 	plan  *build.Plan
 }
 
-// jobState is a job of some round's plan.
-type jobState struct {
-	job    *build.Job
-	target string
-	rounds []string // IDs of rounds that list it, sorted
-}
-
 // digest32 is a blob's BLAKE3 digest, the form in which holdings travel.
 type digest32 [32]byte
 
@@ -38,14 +31,24 @@ type digest32 [32]byte
 // constant time what would else be a scan.
 type index struct {
 	rounds  map[string]*roundState
-	jobs    map[build.Key]*jobState
-	results map[build.Key][]Result // sorted: good first, then oldest first
-	claims  map[build.Key]Claim
+	keys    map[build.Key]*keyState
+	results map[build.Key][]Result   // sorted: good first, then oldest first
+	names   map[digest32][]build.Key // keys whose good outcomes name a blob
+	learned map[string]*history      // by category/name
 	holders map[digest32]map[string]bool
 	shards  map[string][]digest32 // by record key, what the shard listed
 	orders  map[string]directive  // by record key
 	decline map[build.Key]map[string]Decline
 	dropped []string // keys that left the board, for the journal
+
+	ready     []*keyState // candidates in the order of the schedule
+	unsorted  bool        // ready has to be made anew
+	rewant    bool        // rounds or their urgency changed
+	relearn   bool        // estimates changed, and with them ranks
+	riseAt    int64       // wall time at which a background round rises; 0 = none
+	recheckAt int64       // boot
+	touched   map[build.Key]bool
+	awayKeys  map[build.Key]*keyState
 }
 
 type directive struct {
@@ -56,8 +59,9 @@ type directive struct {
 
 func newIndex() *index {
 	return &index{
-		rounds: map[string]*roundState{}, jobs: map[build.Key]*jobState{}, results: map[build.Key][]Result{},
-		claims: map[build.Key]Claim{}, holders: map[digest32]map[string]bool{}, shards: map[string][]digest32{},
+		rounds: map[string]*roundState{}, keys: map[build.Key]*keyState{}, results: map[build.Key][]Result{},
+		names: map[digest32][]build.Key{}, learned: map[string]*history{}, touched: map[build.Key]bool{}, awayKeys: map[build.Key]*keyState{},
+		holders: map[digest32]map[string]bool{}, shards: map[string][]digest32{},
 		orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{},
 	}
 }
@@ -80,12 +84,21 @@ func (x *index) add(e *entry) {
 			return cmp.Compare(p.Peer, q.Peer)
 		})
 		x.results[b.Key] = rs
-	case Claim:
-		x.claims[b.Key] = b
+		x.touched[b.Key] = true
+		if b.Class == build.Good {
+			x.learn(b.Outcome)
+			if d, ok := digestOf(b.Artifact.CID); ok && !slices.Contains(x.names[d], b.Key) {
+				x.names[d] = append(x.names[d], b.Key)
+			}
+		}
 	case Holdings:
 		x.addShard(e.rec.Key(), e.rec.Author(), b)
 	case Directive:
 		x.orders[e.rec.Key()] = directive{b, e.rec.Author(), stamp}
+		x.rewant = true
+		for k := range x.results {
+			x.touched[k] = true
+		}
 	case Decline:
 		if x.decline[b.Key] == nil {
 			x.decline[b.Key] = map[string]Decline{}
@@ -101,8 +114,6 @@ func rankClass(c build.Class) int {
 	return 1
 }
 
-func (x *index) dropClaim(k build.Key) { delete(x.claims, k) }
-
 func (x *index) addRound(r build.Round, stamp hlc.Time) {
 	old := x.rounds[r.ID]
 	rs := &roundState{round: r, stamp: stamp}
@@ -113,6 +124,7 @@ func (x *index) addRound(r build.Round, stamp hlc.Time) {
 		rs.plan = r.Plan
 	}
 	x.rounds[r.ID] = rs
+	x.rewant = true
 	if old == nil || old.plan == nil {
 		x.listJobs(rs)
 	}
@@ -134,21 +146,24 @@ func (x *index) listJobs(rs *roundState) {
 	if rs.plan == nil {
 		return
 	}
+	x.rewant = true
 	for i := range rs.plan.Jobs {
 		j := &rs.plan.Jobs[i]
-		js := x.jobs[j.Key]
-		if js == nil {
-			js = &jobState{job: j, target: rs.plan.Target}
-			x.jobs[j.Key] = js
+		ks := x.state(j.Key)
+		x.touched[j.Key] = true
+		if n, found := slices.BinarySearch(ks.rounds, rs.round.ID); !found {
+			ks.rounds = slices.Insert(ks.rounds, n, rs.round.ID)
 		}
-		if n, found := slices.BinarySearch(js.rounds, rs.round.ID); !found {
-			js.rounds = slices.Insert(js.rounds, n, rs.round.ID)
+		if ks.job == nil {
+			ks.job, ks.target = j, rs.plan.Target
+			x.link(ks)
 		}
 	}
 }
 
 func (x *index) addShard(key, author string, h Holdings) {
 	for _, d := range x.shards[key] {
+		x.touch(d)
 		delete(x.holders[d], author)
 		if len(x.holders[d]) == 0 {
 			delete(x.holders, d)
@@ -158,12 +173,19 @@ func (x *index) addShard(key, author string, h Holdings) {
 	for _, c := range h.CIDs {
 		d := digest32(c)
 		list = append(list, d)
+		x.touch(d)
 		if x.holders[d] == nil {
 			x.holders[d] = map[string]bool{}
 		}
 		x.holders[d][author] = true
 	}
 	x.shards[key] = list
+}
+
+func (x *index) touch(d digest32) {
+	for _, k := range x.names[d] {
+		x.touched[k] = true
+	}
 }
 
 func (x *index) goodEpoch(k build.Key) uint64 {

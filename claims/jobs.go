@@ -37,7 +37,8 @@ type JobInfo struct {
 	Holder   string // who has it, if anybody
 	Epoch    uint64
 	Beat     BeatJob
-	Copies   int // live holders of the artifact
+	Copies   int   // live holders of the artifact
+	Work     int64 // estimate in core-milliseconds
 	Good     *Result
 	Failures []Result    // that count, newest last
 	WaitsFor []build.Key // not available yet, of its own dependencies
@@ -146,24 +147,11 @@ func (r *Replica) open(id string) (build.Round, bool) {
 
 // Wanted reports whether an open round lists a job, and how urgently.
 func (r *Replica) Wanted(k build.Key) (build.Priority, bool) {
-	js := r.idx.jobs[k]
-	if js == nil {
+	ks := r.idx.keys[k]
+	if ks == nil || !ks.wanted {
 		return 0, false
 	}
-	best, found := build.Background, false
-	for _, id := range js.rounds {
-		if rd, ok := r.open(id); ok {
-			p := rd.Priority
-			if _, bumped := r.idx.order(VerbBump, id); bumped {
-				p = build.WaitedFor
-			}
-			best, found = min(best, p), true
-		}
-	}
-	if _, bumped := r.idx.order(VerbBump, string(k)); bumped && found {
-		best = build.WaitedFor
-	}
-	return best, found
+	return ks.prio, true
 }
 
 // Results lists the outcomes of a key, good ones first.
@@ -171,15 +159,15 @@ func (r *Replica) Results(k build.Key) []Result { return slices.Clone(r.idx.resu
 
 // Job returns a job of any round by its key, or nil.
 func (r *Replica) Job(k build.Key) *build.Job {
-	if js := r.idx.jobs[k]; js != nil {
-		return js.job
+	if ks := r.idx.keys[k]; ks != nil {
+		return ks.job
 	}
 	return nil
 }
 
 // TargetOf is the target that a job of any round is for.
 func (r *Replica) TargetOf(k build.Key) string {
-	if js := r.idx.jobs[k]; js != nil {
+	if js := r.idx.keys[k]; js != nil {
 		return js.target
 	}
 	return ""
@@ -188,7 +176,7 @@ func (r *Replica) TargetOf(k build.Key) string {
 // Keys lists the jobs of open rounds, sorted by key.
 func (r *Replica) Keys() []build.Key {
 	var out []build.Key
-	for k := range r.idx.jobs {
+	for k := range r.idx.keys {
 		if _, ok := r.Wanted(k); ok {
 			out = append(out, k)
 		}
@@ -198,15 +186,16 @@ func (r *Replica) Keys() []build.Key {
 }
 
 // Fits says whether a drone could build a job at all, and why not. It looks at
-// what the drone is, not at whether it is busy.
-func Fits(b *Beat, j *build.Job) (bool, string) {
+// what the drone is, not at whether it is busy. memory is what the build is
+// expected to want, in MiB (Candidate.MemoryMiB); 0 = unknown.
+func Fits(b *Beat, j *build.Job, memory int64) (bool, string) {
 	switch {
 	case b.Slots == 0:
 		return false, "it is not a drone"
 	case !slices.Contains(b.Builders, j.Builder):
 		return false, "it has no builder for " + string(j.Builder) + " packages"
-	case j.MemoryMiB > 0 && b.FreeMemMiB > 0 && j.MemoryMiB > b.FreeMemMiB:
-		return false, fmt.Sprintf("it has %d MiB of memory free, the build wants %d", b.FreeMemMiB, j.MemoryMiB)
+	case memory > 0 && b.FreeMemMiB > 0 && memory > b.FreeMemMiB:
+		return false, fmt.Sprintf("it has %d MiB of memory free, the build wants %d", b.FreeMemMiB, memory)
 	case j.DiskMiB > 0 && j.DiskMiB > b.DiskMiB:
 		return false, fmt.Sprintf("it has %d MiB of disk free, the build wants %d", b.DiskMiB, j.DiskMiB)
 	}
@@ -242,7 +231,7 @@ func (r *Replica) failures(k build.Key, target string) (list []Result, peers int
 
 // failed reports whether a job is blocked by its own failures: on two drones,
 // or on every one that fits where fewer do.
-func (r *Replica) failed(js *jobState, now Now) ([]Result, bool) {
+func (r *Replica) failed(js *keyState, now Now) ([]Result, bool) {
 	list, peers := r.failures(js.job.Key, js.target)
 	if len(list) == 0 {
 		return nil, false
@@ -254,7 +243,7 @@ func (r *Replica) failed(js *jobState, now Now) ([]Result, bool) {
 		if !r.live(id, now) || slices.ContainsFunc(list, func(o Result) bool { return o.Peer == id }) {
 			continue
 		}
-		if ok, _ := Fits(&p.beat, js.job); ok {
+		if ok, _ := Fits(&p.beat, js.job, r.idx.memory(js.job)); ok {
 			return list, false // another drone has not tried it
 		}
 	}
@@ -264,8 +253,8 @@ func (r *Replica) failed(js *jobState, now Now) ([]Result, bool) {
 // FailedOn reports whether a peer's build of a job failed in a way that
 // counts, so that another drone should try it first.
 func (r *Replica) FailedOn(k build.Key, peer string) bool {
-	js := r.idx.jobs[k]
-	if js == nil {
+	js := r.idx.keys[k]
+	if js == nil || js.job == nil || len(r.idx.results[k]) == 0 {
 		return false
 	}
 	list, _ := r.failures(k, js.target)
@@ -311,7 +300,7 @@ func (s *survey) addRound(id string) {
 	// A plan lists its jobs in an order in which they can be built, so each
 	// dependency is derived before what waits for it.
 	for i := range rs.plan.Jobs {
-		s.derive(s.r.idx.jobs[rs.plan.Jobs[i].Key])
+		s.derive(s.r.idx.keys[rs.plan.Jobs[i].Key])
 	}
 }
 
@@ -323,12 +312,12 @@ func (s *survey) list() []JobInfo {
 	return out
 }
 
-func (s *survey) derive(js *jobState) {
+func (s *survey) derive(js *keyState) {
 	r, k := s.r, js.job.Key
 	if s.infos[k] != nil {
 		return
 	}
-	info := &JobInfo{Job: js.job, Target: js.target, Rounds: js.rounds}
+	info := &JobInfo{Job: js.job, Target: js.target, Rounds: js.rounds, Work: r.idx.estimate(js.job)}
 	s.infos[k] = info
 	s.order = append(s.order, k)
 	info.Priority, _ = r.Wanted(k)
@@ -368,7 +357,7 @@ func (s *survey) deriveFree(info *JobInfo) {
 			if s.r.Available(k, s.now) {
 				continue
 			}
-			if js := s.r.idx.jobs[k]; js != nil {
+			if js := s.r.idx.keys[k]; js != nil && js.job != nil {
 				s.derive(js)
 				dep = s.infos[k]
 			}
@@ -397,7 +386,7 @@ func (s *survey) deriveFree(info *JobInfo) {
 func (s *survey) anyFits(j *build.Job) bool {
 	for id, p := range s.r.peers {
 		if s.r.live(id, s.now) {
-			if ok, _ := Fits(&p.beat, j); ok {
+			if ok, _ := Fits(&p.beat, j, s.r.idx.memory(j)); ok {
 				return true
 			}
 		}

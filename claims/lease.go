@@ -23,11 +23,14 @@ func (r *Replica) Holder(k build.Key, now Now) (h Holder, ok bool) {
 	// the winner gave back: work that is under way is not started twice.
 	if e := r.board.get(ClaimKey(k)); e != nil {
 		c := e.body.(Claim)
-		if c.State != ClaimReturned {
+		if c.State != ClaimReturned && c.Stamp >= r.resetAt(k) {
 			if left := r.leaseLeft(c.Peer, hlc.Time(e.rec.Stamp()), e.seen, k, now); left > 0 {
 				return Holder{Peer: c.Peer, Epoch: c.Epoch, State: c.State, Job: r.jobOf(c.Peer, k), ExpiresIn: left}, true
 			}
 		}
+	}
+	if r.compiling[k] == 0 {
+		return h, false
 	}
 	for id, p := range r.peers {
 		if !r.live(id, now) {
@@ -40,6 +43,39 @@ func (r *Replica) Holder(k build.Key, now Now) (h Holder, ok bool) {
 		}
 	}
 	return h, ok
+}
+
+// resetAt is the stamp before which claims of a job's target do not count.
+func (r *Replica) resetAt(k build.Key) hlc.Time {
+	ks := r.idx.keys[k]
+	if ks == nil || ks.target == "" {
+		return 0
+	}
+	d, on := r.idx.order(VerbReset, ks.target)
+	if !on {
+		return 0
+	}
+	return d.stamp
+}
+
+// obey carries out what a directive asks of builds of our own: balance gives
+// back what is not begun, reset ends what was claimed before it.
+func (r *Replica) obey(now Now, d Directive) {
+	if d.Off {
+		return
+	}
+	for _, k := range r.ownKeys() {
+		o := r.own[k]
+		switch {
+		case d.Verb == VerbBalance && !o.job.Compiling:
+			r.giveBack(now, k, "balance")
+			r.emit(Stop{k, "the queue is balanced anew"})
+		case d.Verb == VerbReset && o.claim.Stamp < r.resetAt(k):
+			delete(r.own, k)
+			r.nextBeat = min(r.nextBeat, now.Boot+200)
+			r.emit(Stop{k, "the target was reset"})
+		}
+	}
 }
 
 // leaseLeft is how long the claim of a peer still holds, in milliseconds.

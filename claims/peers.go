@@ -17,6 +17,8 @@ type peerState struct {
 	heard  int64 // boot at which the newest Beat arrived
 	ahead  int64 // its clock against ours at its newest Beat, ms
 	refuse bool  // its stamps are refused as future
+	// wasLive is what the index was last told.
+	wasLive bool
 }
 
 // Peer is one peer as this replica sees it.
@@ -61,8 +63,7 @@ func (r *Replica) onBeat(now Now, o wire.Opened) {
 	r.judgeClock()
 	if p.refuse {
 		// Kept for the count of clocks, not for its word.
-		p.rec, p.heard = o, now.Boot
-		p.beat = Beat{Nick: beat.Nick, PeriodMS: beat.PeriodMS, Instance: beat.Instance}
+		r.setBeat(p, Beat{Nick: beat.Nick, PeriodMS: beat.PeriodMS, Instance: beat.Instance}, o, now)
 		r.Refused.Future++
 		return
 	}
@@ -70,13 +71,33 @@ func (r *Replica) onBeat(now Now, o wire.Opened) {
 	if p.beat.Instance == 0 {
 		r.nextBeat = min(r.nextBeat, now.Boot+200) // let a newcomer see us soon
 	}
-	p.beat, p.rec, p.heard = beat, o, now.Boot
+	if p.beat.Slots != beat.Slots || !slices.Equal(p.beat.Builders, beat.Builders) {
+		r.fitChanged = true
+	}
+	r.setBeat(p, beat, o, now)
 	for _, j := range beat.Jobs {
 		r.rival(now, o.Author(), j)
 	}
 	if beat.Digest != r.board.digest() {
 		r.sync.differs(now, o.Author())
 	}
+}
+
+// setBeat replaces a peer's newest Beat.
+func (r *Replica) setBeat(p *peerState, b Beat, o wire.Opened, now Now) {
+	for _, j := range p.beat.Jobs {
+		if j.Compiling {
+			if r.compiling[j.Key]--; r.compiling[j.Key] == 0 {
+				delete(r.compiling, j.Key)
+			}
+		}
+	}
+	for _, j := range b.Jobs {
+		if j.Compiling {
+			r.compiling[j.Key]++
+		}
+	}
+	p.beat, p.rec, p.heard = b, o, now.Boot
 }
 
 // ownBeat notices a second process with this identity: its Beats are newer
@@ -135,7 +156,12 @@ func (r *Replica) beat(now Now) {
 		r.emit(Alarm{"beat", "a Beat could not be written: " + err.Error()})
 		return
 	}
-	r.peers[r.self] = &peerState{beat: b, rec: o, heard: now.Boot}
+	me := r.peers[r.self]
+	if me == nil {
+		me = &peerState{}
+		r.peers[r.self] = me
+	}
+	r.setBeat(me, b, o, now)
 	r.emit(Publish{o})
 }
 
@@ -178,13 +204,16 @@ func (r *Replica) expected(peer string, now Now) bool {
 }
 
 // Peers lists this peer and all it ever heard of, sorted by ID.
-func (r *Replica) Peers(now Now) []Peer {
-	out := make([]Peer, 0, len(r.peers))
+func (r *Replica) Peers(now Now) []Peer { return r.AppendPeers(make([]Peer, 0, len(r.peers)), now) }
+
+// AppendPeers is Peers into a slice that the caller reuses.
+func (r *Replica) AppendPeers(out []Peer, now Now) []Peer {
+	from := len(out)
 	for id, p := range r.peers {
 		out = append(out, Peer{ID: id, Beat: p.beat, Stamp: hlc.Time(p.rec.Stamp()), AgeMS: now.Boot - p.heard,
 			Live: r.live(id, now), Self: id == r.self, AheadMS: p.ahead})
 	}
-	slices.SortFunc(out, func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(out[from:], func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }
 

@@ -169,6 +169,8 @@ type Replica struct {
 	idx   *index
 	peers map[string]*peerState
 	own   map[build.Key]*own
+	// compiling counts, for each job, the newest Beats that say so.
+	compiling map[build.Key]int
 
 	report   Beat
 	nextBeat int64
@@ -180,6 +182,7 @@ type Replica struct {
 	connected map[string]bool
 	sync      syncState
 
+	fitChanged  bool // a peer's abilities changed
 	cloned      bool
 	clockBehind int64 // ms that most peers look ahead; 0 = fine
 	Refused     Counters
@@ -196,7 +199,7 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 	r := &Replica{
 		cfg: cfg, self: wire.PeerID(cfg.Key.Public().(ed25519.PublicKey)),
 		board: newBoard(), idx: newIndex(),
-		peers: map[string]*peerState{}, own: map[build.Key]*own{},
+		peers: map[string]*peerState{}, own: map[build.Key]*own{}, compiling: map[build.Key]int{},
 		connected: map[string]bool{}, started: now.Boot,
 	}
 	for _, o := range journal {
@@ -208,6 +211,7 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 		}
 	}
 	r.startHLC = r.clock.Now(now.Wall)
+	r.settle(now)
 	r.out = nil
 	return r
 }
@@ -322,6 +326,8 @@ func (r *Replica) merge(now Now, o wire.Opened, body Body) bool {
 		if b.Class == build.Good {
 			r.endedElsewhere(now, b.Key, o.Author())
 		}
+	case Directive:
+		r.obey(now, b)
 	case roundBody:
 		if b.Plan == nil && !r.idx.planLoaded(b.ID) && b.State == build.RoundOpen {
 			r.emit(WantPlan{Round: b.ID, CID: b.PlanCID})
@@ -345,7 +351,6 @@ func (r *Replica) mergeQuietly(o wire.Opened, body Body, now Now) bool {
 		key := ClaimKey(out.Key)
 		if old := r.board.get(key); old != nil && old.body.(Claim).Epoch <= out.Epoch {
 			r.board.remove(key)
-			r.idx.dropClaim(out.Key)
 			r.idx.dropped = append(r.idx.dropped, key)
 		}
 	}
@@ -393,6 +398,7 @@ func (r *Replica) postAt(now Now, stamp hlc.Time, body Body) {
 
 // due does what the time asks for: settled claims, Beats, comparisons.
 func (r *Replica) due(now Now) {
+	r.settle(now)
 	for _, k := range r.ownKeys() {
 		o := r.own[k]
 		if o.settleAt > 0 && now.Boot >= o.settleAt && !o.lost {

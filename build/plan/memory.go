@@ -65,6 +65,9 @@ func (m *Memory) Note(all []Assignment, peers []claims.Peer, boot int64) {
 	}
 }
 
+// Scarred reports whether anybody is passed over for a job now.
+func (m *Memory) Scarred(k build.Key) bool { return len(m.pass[k]) > 0 }
+
 // Passed reports whether a drone is passed over for a job now.
 func (m *Memory) Passed(k build.Key, peer string) bool {
 	_, ok := m.pass[k][peer]

@@ -2,6 +2,8 @@ package plan
 
 import (
 	"cmp"
+	"encoding/binary"
+	"hash/fnv"
 	"slices"
 
 	"github.com/build-swarm/swarm/build"
@@ -9,9 +11,6 @@ import (
 )
 
 const (
-	// DefaultWork is the estimate of a job that nobody has built, in
-	// core-milliseconds: the median of the packages of a desktop.
-	DefaultWork = 480_000
 	// defaultSpeed is a drone that has not measured itself: one core.
 	defaultSpeed = 1000
 	// waitPercent is by how much waiting for a busy drone must win.
@@ -20,37 +19,22 @@ const (
 	passBeats = 10
 )
 
-// View is what a schedule is computed from. Jobs are in an order in which they
-// can be built (claims.Replica.Survey).
+// Limit is how many ready jobs Next looks at: beyond them nothing could start.
+func Limit(peers int) int { return 4*peers + 64 }
+
+// View is what the next step of the schedule is computed from.
 type View struct {
-	Jobs  []claims.JobInfo
+	// Ready are the jobs that are free, in the order of the schedule
+	// (claims.Replica.Ready); Limit of them are enough.
+	Ready []claims.Candidate
 	Peers []claims.Peer
-	// Work estimates a job in core-milliseconds; nil means Estimate.
-	Work func(*build.Job) int64
 	// Excluded says that a drone will not take a job now: it declined, it
-	// failed it before, or it was passed over.
+	// failed it before, or it was passed over. It is asked about scarred
+	// candidates, and about those that Passed names.
 	Excluded func(k build.Key, peer string) bool
+	// Passed says that somebody is passed over for a job; nil = nobody.
+	Passed func(k build.Key) bool
 }
-
-// Estimate is the job's own estimate, or the prior.
-func Estimate(j *build.Job) int64 {
-	if j.CoreMillis > 0 {
-		return j.CoreMillis
-	}
-	return DefaultWork
-}
-
-// drone is one peer with the time at which each of its slots is free.
-type drone struct {
-	id    string
-	beat  *claims.Beat
-	speed int64   // core-milliseconds per second
-	free  []int64 // milliseconds from now, per slot, sorted
-	until int64   // expected availability in ms; 0 = steady
-}
-
-// millis is how long this drone needs for work.
-func (d *drone) millis(work int64) int64 { return work*1000/d.speed + 1 }
 
 // Assignment gives a job to a drone.
 type Assignment struct {
@@ -60,210 +44,199 @@ type Assignment struct {
 	Finish int64
 }
 
+// drone is one peer with the time at which each of its slots is free.
+type drone struct {
+	id       string
+	hash     uint64
+	speed    int64   // core-milliseconds per second of one slot
+	free     []int64 // milliseconds from now, per slot, sorted
+	until    int64   // expected availability in ms; 0 = steady
+	builders uint8   // bit set of builderBit
+	accept   bool
+	memory   int64 // MiB free; 0 = unknown
+	disk     int64 // MiB free
+}
+
+func builderBit(b build.Builder) uint8 {
+	switch b {
+	case build.BuilderPortage:
+		return 1
+	case build.BuilderSample:
+		return 2
+	}
+	return 0
+}
+
+// fits is claims.Fits in the form that costs nothing.
+func (d *drone) fits(t *task) bool {
+	return d.accept && d.builders&t.builder != 0 && (t.memory == 0 || d.memory == 0 || t.memory <= d.memory) && (t.disk == 0 || t.disk <= d.disk)
+}
+
+// task is a job in the form that the schedule compares.
+type task struct {
+	key      build.Key
+	hash     uint64
+	work     int64
+	memory   int64
+	disk     int64
+	builder  uint8
+	excluded bool // ask View.Excluded
+}
+
+// Scheduler computes schedules and keeps its memory between them. The zero
+// Scheduler is ready; it is for one goroutine.
+type Scheduler struct {
+	drones []drone
+	slots  []int64
+	all    []Assignment
+}
+
 // Next returns the job that self should claim now: the first that the schedule
 // of all ready jobs gives to it on a slot that is free. ok is false if none.
-// The whole list of assignments considered is returned as well, for Memory.
-func Next(v View, self string) (k build.Key, ok bool, all []Assignment) {
-	drones := v.drones()
-	me := slices.IndexFunc(drones, func(d drone) bool { return d.id == self })
-	if me < 0 || !drones[me].beat.Accepting || len(drones[me].free) == 0 || drones[me].free[0] > 0 {
+// The list of all assignments is for Memory and valid until the next call.
+func (s *Scheduler) Next(v *View, self string) (k build.Key, ok bool, all []Assignment) {
+	s.load(v.Peers)
+	s.all = s.all[:0]
+	me := slices.IndexFunc(s.drones, func(d drone) bool { return d.id == self })
+	if me < 0 || !s.drones[me].accept || s.drones[me].free[0] > 0 {
 		return "", false, nil
 	}
-	ready := v.ready()
-	limit := 4*len(drones) + 64
-	if len(ready) > limit {
-		ready = ready[:limit]
-	}
-	for _, j := range ready {
-		a, found := v.place(drones, j, 0)
+	limit := min(len(v.Ready), Limit(len(v.Peers)))
+	for i := range v.Ready[:limit] {
+		c := &v.Ready[i]
+		t := taskOf(c.Job, c.Work, c.MemoryMiB)
+		t.excluded = c.Scarred || v.Passed != nil && v.Passed(t.key)
+		a, found := s.place(v, &t, 0)
 		if !found {
 			continue
 		}
-		all = append(all, a)
+		s.all = append(s.all, a)
 		if a.Peer == self && a.Start == 0 && !ok {
 			k, ok = a.Key, true
 		}
 	}
-	return k, ok, all
+	return k, ok, s.all
 }
 
-// drones lists the live peers that build, with what occupies them.
-func (v *View) drones() []drone {
-	var out []drone
-	for i := range v.Peers {
-		p := &v.Peers[i]
-		if !p.Live || p.Beat.Slots == 0 || !p.Beat.Accepting && len(p.Beat.Jobs) == 0 {
+func taskOf(j *build.Job, work, memory int64) task {
+	return task{key: j.Key, hash: hashKey(j.Key), work: max(1, work), memory: memory, disk: j.DiskMiB, builder: builderBit(j.Builder)}
+}
+
+// hashKey takes eight bytes of a key's hex: it is a hash already.
+func hashKey(k build.Key) uint64 {
+	if len(k) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64([]byte(k[:8]))
+}
+
+// load lists the live peers that build, by ID, with what occupies them.
+func (s *Scheduler) load(peers []claims.Peer) {
+	s.drones, s.slots = s.drones[:0], s.slots[:0]
+	need := 0
+	for i := range peers {
+		need += peers[i].Beat.Slots
+	}
+	s.slots = slices.Grow(s.slots, need)
+	for i := range peers {
+		p := &peers[i]
+		b := &p.Beat
+		if !p.Live || b.Slots == 0 || !b.Accepting && len(b.Jobs) == 0 {
 			continue
 		}
-		d := drone{id: p.ID, beat: &p.Beat, speed: max(1, cmp.Or(p.Beat.Speed, int64(defaultSpeed))/int64(p.Beat.Slots))}
-		if !p.Beat.Steady && p.Beat.UntilS > 0 {
-			d.until = p.Beat.UntilS * 1000
+		d := drone{id: p.ID, speed: max(1, cmp.Or(b.Speed, int64(defaultSpeed))/int64(b.Slots)), accept: b.Accepting, memory: b.FreeMemMiB, disk: b.DiskMiB}
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(p.ID)) // never fails, by its contract
+		d.hash = h.Sum64()
+		for _, x := range b.Builders {
+			d.builders |= builderBit(x)
 		}
-		d.free = make([]int64, p.Beat.Slots)
-		for n, b := range p.Beat.Jobs {
-			left := b.LeftMS
-			if left == 0 {
-				left = b.InvestedMS/4 + 1000 // overdue, or not estimated yet
-			}
-			if n < len(d.free) {
-				d.free[n] = max(1, left-p.AgeMS)
-			}
+		if !b.Steady && b.UntilS > 0 {
+			d.until = b.UntilS * 1000
 		}
+		from := len(s.slots)
+		for n := range b.Slots {
+			free := int64(0)
+			if n < len(b.Jobs) {
+				free = max(1, remaining(&b.Jobs[n])-p.AgeMS)
+			}
+			s.slots = append(s.slots, free)
+		}
+		d.free = s.slots[from:len(s.slots):len(s.slots)]
 		slices.Sort(d.free)
-		out = append(out, d)
+		s.drones = append(s.drones, d)
 	}
-	slices.SortFunc(out, func(a, b drone) int { return cmp.Compare(a.id, b.id) })
-	return out
+	slices.SortFunc(s.drones, func(a, b drone) int { return cmp.Compare(a.id, b.id) })
 }
 
-// item is a job in the order of the schedule.
-type item struct {
-	info *claims.JobInfo
-	rank int64
-	work int64
-}
-
-func (v *View) work(j *build.Job) int64 {
-	if v.Work != nil {
-		return max(1, v.Work(j))
+// remaining time of a build: what its drone expects, or for one that is
+// overdue a quarter of what it took so far, and more the longer it is late.
+func remaining(j *claims.BeatJob) int64 {
+	if j.LeftMS > 0 {
+		return j.LeftMS
 	}
-	return Estimate(j)
+	return j.InvestedMS/4 + 1000
 }
 
-// ranks computes each unfinished job's upward rank: its own work and the
-// longest chain of work behind it.
-func (v *View) ranks() map[build.Key]int64 {
-	rank := make(map[build.Key]int64, len(v.Jobs))
-	for i := len(v.Jobs) - 1; i >= 0; i-- {
-		info := &v.Jobs[i]
-		if info.State.Done() {
-			continue
-		}
-		// Everything that waits for it comes later in the list and has
-		// already pushed its rank down here.
-		r := rank[info.Job.Key] + v.work(info.Job)
-		rank[info.Job.Key] = r
-		for _, dep := range info.Job.Before() {
-			rank[dep] = max(rank[dep], r)
-		}
+// choice is a drone with when it would start and finish.
+type choice struct {
+	d             *drone
+	start, finish int64
+}
+
+// mix spreads ties between equal drones over all of them (rendezvous hashing
+// with the finalizer of SplitMix64).
+func mix(a, b uint64) uint64 {
+	z := a ^ b
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+func (c *choice) better(than *choice, t *task) bool {
+	if than.d == nil || c.finish != than.finish {
+		return than.d == nil || c.finish < than.finish
 	}
-	return rank
-}
-
-func (v *View) ready() []item {
-	rank := v.ranks()
-	var out []item
-	for i := range v.Jobs {
-		if info := &v.Jobs[i]; info.State == claims.JobReady {
-			out = append(out, item{info, rank[info.Job.Key], v.work(info.Job)})
-		}
-	}
-	sortItems(out)
-	return out
-}
-
-func sortItems(items []item) {
-	slices.SortFunc(items, func(a, b item) int {
-		return cmp.Or(cmp.Compare(a.info.Priority, b.info.Priority), cmp.Compare(b.rank, a.rank), cmp.Compare(a.info.Job.Key, b.info.Job.Key))
-	})
+	return mix(t.hash, c.d.hash) > mix(t.hash, than.d.hash)
 }
 
 // place gives a job to the drone that finishes it first, not before notBefore,
 // and occupies that drone's slot. A drone that is busy must win by waitPercent
 // against the best that is idle; an unsteady drone whose time runs out does not
 // fit while a steady one would finish within twice as long.
-func (v *View) place(drones []drone, j item, notBefore int64) (Assignment, bool) {
-	type choice struct {
-		d             int
-		start, finish int64
-	}
+func (s *Scheduler) place(v *View, t *task, notBefore int64) (Assignment, bool) {
 	var idle, busy, late choice
-	idle.d, busy.d, late.d = -1, -1, -1
-	k := j.info.Job.Key
-	better := func(c choice, than choice) bool {
-		if than.d < 0 || c.finish != than.finish {
-			return than.d < 0 || c.finish < than.finish
-		}
-		return claims.Rendezvous(string(k), drones[c.d].id) > claims.Rendezvous(string(k), drones[than.d].id)
-	}
-	for i := range drones {
-		d := &drones[i]
-		if ok, _ := claims.Fits(d.beat, j.info.Job); !ok || !d.beat.Accepting {
-			continue
-		}
-		if v.Excluded != nil && v.Excluded(k, d.id) {
+	for i := range s.drones {
+		d := &s.drones[i]
+		if !d.fits(t) || t.excluded && v.Excluded != nil && v.Excluded(t.key, d.id) {
 			continue
 		}
 		start := max(d.free[0], notBefore)
-		c := choice{i, start, start + d.millis(j.work)}
+		c := choice{d, start, start + t.work*1000/d.speed + 1}
+		kind := &busy
 		switch {
 		case d.until > 0 && c.finish > d.until:
-			if better(c, late) {
-				late = c
-			}
+			kind = &late
 		case start <= notBefore:
-			if better(c, idle) {
-				idle = c
-			}
-		default:
-			if better(c, busy) {
-				busy = c
-			}
+			kind = &idle
+		}
+		if c.better(kind, t) {
+			*kind = c
 		}
 	}
 	best := idle
-	if busy.d >= 0 && (idle.d < 0 || (busy.finish-notBefore)*(100+waitPercent) < (idle.finish-notBefore)*100) {
+	if busy.d != nil && (idle.d == nil || (busy.finish-notBefore)*(100+waitPercent) < (idle.finish-notBefore)*100) {
 		best = busy
 	}
-	if late.d >= 0 && (best.d < 0 || best.finish-notBefore > 2*(late.finish-notBefore)) {
+	if late.d != nil && (best.d == nil || best.finish-notBefore > 2*(late.finish-notBefore)) {
 		best = late
 	}
-	if best.d < 0 {
+	if best.d == nil {
 		return Assignment{}, false
 	}
-	d := &drones[best.d]
-	d.free[0] = best.finish
-	slices.Sort(d.free)
-	return Assignment{Key: k, Peer: d.id, Start: best.start, Finish: best.finish}, true
-}
-
-// Forecast schedules everything that is not done and returns when each job
-// ends, in milliseconds from now. Jobs that nobody fits, or that are blocked,
-// are missing from it.
-func Forecast(v View) map[build.Key]Assignment {
-	drones := v.drones()
-	rank := v.ranks()
-	out := make(map[build.Key]Assignment, len(v.Jobs))
-	var items []item
-	for i := range v.Jobs {
-		info := &v.Jobs[i]
-		k := info.Job.Key
-		switch info.State {
-		case claims.JobBuilding, claims.JobClaimed:
-			left := info.Beat.LeftMS
-			if left == 0 {
-				left = info.Beat.InvestedMS/4 + 1000
-			}
-			out[k] = Assignment{Key: k, Peer: info.Holder, Finish: left}
-		case claims.JobReady, claims.JobWaiting, claims.JobAway:
-			items = append(items, item{info, rank[k], v.work(info.Job)})
-		}
+	best.d.free[0] = best.finish
+	for i := 1; i < len(best.d.free) && best.d.free[i] < best.d.free[i-1]; i++ {
+		best.d.free[i], best.d.free[i-1] = best.d.free[i-1], best.d.free[i]
 	}
-	// A dependency has a greater rank than what waits for it, in one class.
-	slices.SortStableFunc(items, func(a, b item) int { return cmp.Compare(b.rank, a.rank) })
-	for _, it := range items {
-		notBefore, known := int64(0), true
-		for _, dep := range it.info.WaitsFor {
-			a, ok := out[dep]
-			known = known && ok
-			notBefore = max(notBefore, a.Finish)
-		}
-		if !known {
-			continue
-		}
-		if a, ok := v.place(drones, it, notBefore); ok {
-			out[it.info.Job.Key] = a
-		}
-	}
-	return out
+	return Assignment{Key: t.key, Peer: best.d.id, Start: best.start, Finish: best.finish}, true
 }

@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"cmp"
+	"slices"
 	"testing"
 
 	"github.com/build-swarm/swarm/build"
@@ -26,8 +28,29 @@ func job(name string, work int64, needs ...*build.Job) *build.Job {
 	return j
 }
 
+type view struct {
+	Jobs  []claims.JobInfo
+	Peers []claims.Peer
+}
+
+// next schedules what is ready among jobs, as Replica.Ready would order it.
+func next(jobs []claims.JobInfo, peers []claims.Peer, self string, excluded func(build.Key, string) bool) (build.Key, bool, []Assignment) {
+	var ready []claims.Candidate
+	rank := ranks(jobs)
+	for _, i := range jobs {
+		if i.State == claims.JobReady {
+			ready = append(ready, claims.Candidate{Job: i.Job, Priority: i.Priority, Rank: rank[i.Job.Key], Work: i.Work, Scarred: excluded != nil})
+		}
+	}
+	slices.SortFunc(ready, func(a, b claims.Candidate) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(b.Rank, a.Rank), cmp.Compare(a.Job.Key, b.Job.Key))
+	})
+	var s Scheduler
+	return s.Next(&View{Ready: ready, Peers: peers, Excluded: excluded}, self)
+}
+
 func info(j *build.Job, s claims.JobState, waits ...*build.Job) claims.JobInfo {
-	i := claims.JobInfo{Job: j, State: s, Priority: build.Normal}
+	i := claims.JobInfo{Job: j, State: s, Priority: build.Normal, Work: j.CoreMillis}
 	for _, w := range waits {
 		i.WaitsFor = append(i.WaitsFor, w.Key)
 	}
@@ -37,17 +60,17 @@ func info(j *build.Job, s claims.JobState, waits ...*build.Job) claims.JobInfo {
 func TestTheLongestRemainingPathGoesFirst(t *testing.T) {
 	short, long := job("short", 9000), job("long", 1000)
 	tail := job("tail", 60_000, long)
-	v := View{Jobs: []claims.JobInfo{info(short, claims.JobReady), info(long, claims.JobReady), info(tail, claims.JobWaiting, long)}, Peers: []claims.Peer{peer("a", 1000)}}
-	if k, ok, _ := Next(v, "a"); !ok || k != long.Key {
+	v := view{Jobs: []claims.JobInfo{info(short, claims.JobReady), info(long, claims.JobReady), info(tail, claims.JobWaiting, long)}, Peers: []claims.Peer{peer("a", 1000)}}
+	if k, ok, _ := next(v.Jobs, v.Peers, "a", nil); !ok || k != long.Key {
 		t.Errorf("took %s, want the job with the long tail", k.Short())
 	}
 }
 
 func TestAWaitedForJobGoesBeforeEverything(t *testing.T) {
 	big, small := job("big", 900_000), job("small", 10)
-	v := View{Jobs: []claims.JobInfo{info(big, claims.JobReady), info(small, claims.JobReady)}, Peers: []claims.Peer{peer("a", 1000)}}
+	v := view{Jobs: []claims.JobInfo{info(big, claims.JobReady), info(small, claims.JobReady)}, Peers: []claims.Peer{peer("a", 1000)}}
 	v.Jobs[1].Priority = build.WaitedFor
-	if k, _, _ := Next(v, "a"); k != small.Key {
+	if k, _, _ := next(v.Jobs, v.Peers, "a", nil); k != small.Key {
 		t.Error("the waited-for job was not first")
 	}
 }
@@ -55,13 +78,13 @@ func TestAWaitedForJobGoesBeforeEverything(t *testing.T) {
 func TestAGiantWaitsForTheFastDrone(t *testing.T) {
 	giant := job("giant", 3_600_000)
 	busy := claims.BeatJob{Key: job("x", 1).Key, LeftMS: 60_000, Compiling: true}
-	v := View{Jobs: []claims.JobInfo{info(giant, claims.JobReady)}, Peers: []claims.Peer{peer("fast", 24_000, busy), peer("slow", 2_000)}}
-	if _, ok, all := Next(v, "slow"); ok || len(all) != 1 || all[0].Peer != "fast" {
+	v := view{Jobs: []claims.JobInfo{info(giant, claims.JobReady)}, Peers: []claims.Peer{peer("fast", 24_000, busy), peer("slow", 2_000)}}
+	if _, ok, all := next(v.Jobs, v.Peers, "slow", nil); ok || len(all) != 1 || all[0].Peer != "fast" {
 		t.Errorf("the slow drone takes the giant: %+v", all)
 	}
 	// An overdue build counts for longer and longer: the slow one gets its turn.
 	v.Peers[0].Beat.Jobs[0] = claims.BeatJob{Key: busy.Key, LeftMS: 7_200_000, Compiling: true}
-	if _, ok, _ := Next(v, "slow"); !ok {
+	if _, ok, _ := next(v.Jobs, v.Peers, "slow", nil); !ok {
 		t.Error("the slow drone waits for ever")
 	}
 }
@@ -71,10 +94,10 @@ func TestEveryReadyJobGoesToExactlyOneIdleDrone(t *testing.T) {
 	for _, n := range []string{"a", "b", "c", "d", "e"} {
 		jobs = append(jobs, info(job(n, 10_000), claims.JobReady))
 	}
-	v := View{Jobs: jobs, Peers: []claims.Peer{peer("p", 1000), peer("q", 1000), peer("r", 1000)}}
+	v := view{Jobs: jobs, Peers: []claims.Peer{peer("p", 1000), peer("q", 1000), peer("r", 1000)}}
 	taken := map[build.Key]string{}
 	for _, id := range []string{"p", "q", "r"} {
-		k, ok, _ := Next(v, id)
+		k, ok, _ := next(v.Jobs, v.Peers, id, nil)
 		if !ok {
 			t.Errorf("%s takes nothing though jobs are ready", id)
 		}
@@ -87,11 +110,10 @@ func TestEveryReadyJobGoesToExactlyOneIdleDrone(t *testing.T) {
 
 func TestADroneThatDoesNotTakeItsJobIsPassedOver(t *testing.T) {
 	j := job("a", 10_000)
-	v := View{Jobs: []claims.JobInfo{info(j, claims.JobReady)}, Peers: []claims.Peer{peer("deaf", 9000), peer("me", 1000)}}
+	v := view{Jobs: []claims.JobInfo{info(j, claims.JobReady)}, Peers: []claims.Peer{peer("deaf", 9000), peer("me", 1000)}}
 	m := NewMemory()
-	v.Excluded = m.Passed
 	for boot := int64(0); boot <= 3*claims.BeatMillis; boot += 1000 {
-		_, ok, all := Next(v, "me")
+		_, ok, all := next(v.Jobs, v.Peers, "me", m.Passed)
 		if ok {
 			if boot > 3*claims.BeatMillis {
 				t.Errorf("took over only after %d ms", boot)
@@ -105,14 +127,14 @@ func TestADroneThatDoesNotTakeItsJobIsPassedOver(t *testing.T) {
 
 func TestAnUnsteadyDroneGetsNothingItCannotFinish(t *testing.T) {
 	j := job("a", 100_000)
-	v := View{Jobs: []claims.JobInfo{info(j, claims.JobReady)}, Peers: []claims.Peer{peer("laptop", 1500), peer("nas", 1000)}}
+	v := view{Jobs: []claims.JobInfo{info(j, claims.JobReady)}, Peers: []claims.Peer{peer("laptop", 1500), peer("nas", 1000)}}
 	v.Peers[0].Beat.Steady = false
 	v.Peers[0].Beat.UntilS = 30
-	if _, ok, _ := Next(v, "nas"); !ok {
+	if _, ok, _ := next(v.Jobs, v.Peers, "nas", nil); !ok {
 		t.Error("the steady drone does not get the job that the laptop cannot finish")
 	}
 	v.Peers = v.Peers[:1]
-	if _, ok, _ := Next(v, "laptop"); !ok {
+	if _, ok, _ := next(v.Jobs, v.Peers, "laptop", nil); !ok {
 		t.Error("with nobody else, the laptop does not try")
 	}
 }
@@ -120,8 +142,8 @@ func TestAnUnsteadyDroneGetsNothingItCannotFinish(t *testing.T) {
 func TestForecastEndsNoEarlierThanTheCriticalPath(t *testing.T) {
 	a, b := job("a", 10_000), job("b", 10_000)
 	c := job("c", 20_000, a, b)
-	v := View{Jobs: []claims.JobInfo{info(a, claims.JobReady), info(b, claims.JobReady), info(c, claims.JobWaiting, a, b)}, Peers: []claims.Peer{peer("p", 1000), peer("q", 1000)}}
-	f := Forecast(v)
+	v := view{Jobs: []claims.JobInfo{info(a, claims.JobReady), info(b, claims.JobReady), info(c, claims.JobWaiting, a, b)}, Peers: []claims.Peer{peer("p", 1000), peer("q", 1000)}}
+	f := Forecast(v.Jobs, v.Peers)
 	if got := f[c.Key].Finish; got < 30_000 || got > 30_100 {
 		t.Errorf("the last job ends after %d ms, want 30,000", got)
 	}

@@ -140,7 +140,7 @@ func Of(r *claims.Replica, now claims.Now) Snapshot {
 	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count()}
 	peers := r.Peers(now)
 	survey := r.Survey(now)
-	forecast := plan.Forecast(plan.View{Jobs: survey, Peers: peers})
+	forecast := plan.Forecast(survey, peers)
 	holdings := blobCounts(r, peers, &s)
 	for _, p := range peers {
 		s.Peers = append(s.Peers, peerLine(r, p, holdings[p.ID]))
@@ -227,7 +227,7 @@ func peerLine(r *claims.Replica, p claims.Peer, blobs int) Peer {
 func buildLine(r *claims.Replica, j claims.BeatJob) Build {
 	b := Build{j.Key, nameOf(r, j.Key), build.OneLine(j.Phase, 24), j.InvestedMS, j.LeftMS, 0, j.Compiling}
 	if job := r.Job(j.Key); job != nil {
-		b.WorkMS = plan.Estimate(job)
+		b.WorkMS = r.Work(job)
 	}
 	return b
 }
@@ -377,7 +377,7 @@ func Jobs(r *claims.Replica, round string, now claims.Now) []Job {
 	if round != "" {
 		infos = r.SurveyRound(round, now)
 	}
-	forecast := plan.Forecast(plan.View{Jobs: infos, Peers: r.Peers(now)})
+	forecast := plan.Forecast(infos, r.Peers(now))
 	out := make([]Job, 0, len(infos))
 	for _, info := range infos {
 		j := Job{

@@ -18,7 +18,6 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/gpkg"
-	"github.com/build-swarm/swarm/build/plan"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/hlc"
@@ -38,6 +37,7 @@ type run struct {
 	w      *Worker
 	job    build.Job
 	target string
+	work   int64 // estimate, core-milliseconds
 	cancel context.CancelCauseFunc
 	began  time.Time
 
@@ -221,7 +221,7 @@ func (r *run) tell() {
 	}
 	r.mu.Unlock()
 	speed := max(1, r.w.cfg.Speed)
-	j.LeftMS = max(0, plan.Estimate(&r.job)*1000/speed-j.InvestedMS)
+	j.LeftMS = max(0, r.work*1000/speed-j.InvestedMS)
 	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
 	defer cancel()
 	err := r.w.cfg.Board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {

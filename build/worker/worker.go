@@ -20,6 +20,7 @@ import (
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/claims/hlc"
 )
 
 const (
@@ -53,9 +54,14 @@ type Config struct {
 
 // Worker runs builds. Make one with New, then Run it.
 type Worker struct {
-	cfg    Config
-	logs   *Logs
-	memory *plan.Memory // scheduling loop only
+	cfg  Config
+	logs *Logs
+
+	// The scheduling loop's own.
+	memory    *plan.Memory
+	scheduler plan.Scheduler
+	peers     []claims.Peer
+	ready     []claims.Candidate
 
 	mu       sync.Mutex
 	running  map[build.Key]*run
@@ -175,13 +181,18 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 		}
 		var job *build.Job
 		var target string
+		var work int64
 		err := w.cfg.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 			k, ok := w.choose(r, now)
 			if !ok {
 				return nil
 			}
 			j := *r.Job(k)
-			job, target = &j, r.TargetOf(k)
+			if err := w.canBuild(&j); err != nil {
+				until := now.Wall + declineMost.Milliseconds()
+				return []claims.Event{claims.Post{Body: claims.Decline{Key: k, Peer: w.cfg.Self, Until: hlc.New(until), Reason: build.OneLine(err.Error(), 200)}}}
+			}
+			job, target, work = &j, r.TargetOf(k), r.Work(&j)
 			return []claims.Event{claims.Take{Key: k}}
 		})
 		if err != nil || job == nil {
@@ -196,8 +207,17 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		if held {
-			w.start(ctx, g, *job, target)
+			w.start(ctx, g, *job, target, work)
 		}
+	}
+	return nil
+}
+
+// canBuild asks a builder that can tell beforehand: what only this drone knows
+// becomes a decline, not a failure.
+func (w *Worker) canBuild(j *build.Job) error {
+	if b, ok := w.cfg.Builders[j.Builder].(interface{ CanBuild(*build.Job) error }); ok {
+		return b.CanBuild(j)
 	}
 	return nil
 }
@@ -209,9 +229,10 @@ func (w *Worker) choose(r *claims.Replica, now claims.Now) (build.Key, bool) {
 	if _, paused := r.Paused(w.cfg.Self); paused {
 		return "", false
 	}
-	peers := r.Peers(now)
+	w.peers = r.AppendPeers(w.peers[:0], now)
+	w.ready = r.Ready(w.ready[:0], plan.Limit(len(w.peers)), now)
 	v := plan.View{
-		Jobs: r.Survey(now), Peers: peers,
+		Ready: w.ready, Peers: w.peers, Passed: w.memory.Scarred,
 		Excluded: func(k build.Key, peer string) bool {
 			if _, no := r.Declined(k, peer, now); no {
 				return true
@@ -219,8 +240,8 @@ func (w *Worker) choose(r *claims.Replica, now claims.Now) (build.Key, bool) {
 			return r.FailedOn(k, peer) || w.memory.Passed(k, peer)
 		},
 	}
-	k, ok, all := plan.Next(v, w.cfg.Self)
-	w.memory.Note(all, peers, now.Boot)
+	k, ok, all := w.scheduler.Next(&v, w.cfg.Self)
+	w.memory.Note(all, w.peers, now.Boot)
 	w.mu.Lock()
 	_, busy := w.running[k]
 	w.mu.Unlock()
@@ -245,9 +266,9 @@ func (w *Worker) obey(orders []agent.Order) {
 }
 
 // start runs one build on a goroutine of its own.
-func (w *Worker) start(ctx context.Context, g *errgroup.Group, job build.Job, target string) {
+func (w *Worker) start(ctx context.Context, g *errgroup.Group, job build.Job, target string, work int64) {
 	bctx, cancel := context.WithCancelCause(ctx)
-	r := &run{w: w, job: job, target: target, cancel: cancel, won: make(chan struct{}), began: time.Now()}
+	r := &run{w: w, job: job, target: target, work: work, cancel: cancel, won: make(chan struct{}), began: time.Now()}
 	w.mu.Lock()
 	w.running[job.Key] = r
 	w.mu.Unlock()

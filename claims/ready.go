@@ -1,0 +1,330 @@
+package claims
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+// The schedule asks again and again which jobs could be claimed, and a round
+// may have 20,000. So what each key waits for is kept up to date change by
+// change: a record touches the keys it is about and those that wait for them,
+// never the whole board. What time alone changes (a lease that ends, a holder
+// that is not expected any more, a background round that ages) is looked at by
+// settle, once a step, peer by peer.
+
+// RiseMillis is after how long a background round counts as normal.
+const RiseMillis = 6 * 3_600_000
+
+// recheckMillis is how often keys whose state depends on the clock alone are
+// looked at.
+const recheckMillis = 5_000
+
+// keyState is one build key: a job of some plan, or an artifact that a root
+// names.
+type keyState struct {
+	key    build.Key
+	job    *build.Job // nil while no known plan lists it
+	target string
+	rounds []string // IDs of rounds that list it, sorted
+
+	deps, users []*keyState // by Job.Before
+
+	prio   build.Priority
+	wanted bool // an open round lists it
+	work   int64
+	rank   int64
+
+	avail   bool // a live peer holds its artifact
+	away    bool // built; its holders are expected back
+	failed  bool // blocked by its own failures
+	missing int  // deps that are not available
+	blocked int  // deps that are failed or blocked
+	listed  bool // stands in index.ready
+}
+
+// candidate reports whether the job could be claimed if nobody holds it.
+func (k *keyState) candidate() bool {
+	return k.job != nil && k.wanted && !k.avail && !k.away && !k.failed && k.missing == 0 && k.blocked == 0
+}
+
+// Candidate is a job that could be claimed, in the order of the schedule.
+type Candidate struct {
+	Job      *build.Job
+	Priority build.Priority
+	Rank     int64 // upward rank in core-milliseconds
+	Work     int64 // estimate in core-milliseconds
+	// MemoryMiB is what the build is expected to want; 0 = unknown.
+	MemoryMiB int64
+	// Scarred says that some drone declined or failed it: ask before giving it.
+	Scarred bool
+}
+
+func before(a, b *keyState) int {
+	return cmp.Or(cmp.Compare(a.prio, b.prio), cmp.Compare(b.rank, a.rank), cmp.Compare(a.key, b.key))
+}
+
+// state returns the state of a key, made if need be.
+func (x *index) state(k build.Key) *keyState {
+	ks := x.keys[k]
+	if ks == nil {
+		ks = &keyState{key: k}
+		x.keys[k] = ks
+	}
+	return ks
+}
+
+// link connects a job that just became known with what it waits for.
+func (x *index) link(ks *keyState) {
+	for _, d := range ks.job.Before() {
+		dep := x.state(d)
+		ks.deps = append(ks.deps, dep)
+		dep.users = append(dep.users, ks)
+		if !dep.avail {
+			ks.missing++
+		}
+		if dep.failed || dep.blocked > 0 {
+			ks.blocked++
+		}
+	}
+	if ks.blocked > 0 {
+		for _, u := range ks.users {
+			x.addBlocked(u, 1)
+		}
+	}
+}
+
+// relist puts a key among the candidates or takes it out, as it is now.
+func (x *index) relist(ks *keyState) {
+	want := ks.candidate()
+	if want == ks.listed || x.unsorted {
+		return // or the whole list is made anew anyway
+	}
+	n, found := slices.BinarySearchFunc(x.ready, ks, before)
+	switch {
+	case want && !found:
+		x.ready = slices.Insert(x.ready, n, ks)
+	case !want && found:
+		x.ready = slices.Delete(x.ready, n, n+1)
+	}
+	ks.listed = want
+}
+
+// setAvail notes whether an artifact can be fetched, and tells its users.
+func (x *index) setAvail(ks *keyState, avail, away bool) {
+	ks.away = away
+	if away {
+		x.awayKeys[ks.key] = ks
+	} else {
+		delete(x.awayKeys, ks.key)
+	}
+	if ks.avail != avail {
+		ks.avail = avail
+		for _, u := range ks.users {
+			if avail {
+				u.missing--
+			} else {
+				u.missing++
+			}
+			x.relist(u)
+		}
+	}
+	x.relist(ks)
+}
+
+// setFailed notes whether a job is blocked by its own failures, and tells what
+// waits for it, to the end.
+func (x *index) setFailed(ks *keyState, failed bool) {
+	if ks.failed == failed {
+		return
+	}
+	was := ks.failed || ks.blocked > 0
+	ks.failed = failed
+	if is := ks.failed || ks.blocked > 0; is != was {
+		n := 1
+		if !is {
+			n = -1
+		}
+		for _, u := range ks.users {
+			x.addBlocked(u, n)
+		}
+	}
+	x.relist(ks)
+}
+
+func (x *index) addBlocked(ks *keyState, n int) {
+	was := ks.failed || ks.blocked > 0
+	ks.blocked += n
+	if is := ks.failed || ks.blocked > 0; is != was {
+		for _, u := range ks.users {
+			x.addBlocked(u, n)
+		}
+	}
+	x.relist(ks)
+}
+
+// settle brings up to date what depends on the time: who is live, which rounds
+// are open and how urgent, which keys are away or failed.
+func (r *Replica) settle(now Now) {
+	x := r.idx
+	changed := false
+	for id, p := range r.peers {
+		if live := r.live(id, now); live != p.wasLive {
+			p.wasLive, changed = live, true
+		}
+	}
+	if changed || r.fitChanged {
+		r.fitChanged = false
+		for k := range x.results {
+			r.refresh(k, now)
+		}
+	} else {
+		for k := range x.touched {
+			r.refresh(k, now)
+		}
+		if now.Boot >= x.recheckAt {
+			x.recheckAt = now.Boot + recheckMillis
+			for k := range x.awayKeys {
+				r.refresh(k, now)
+			}
+			x.rewant = x.rewant || x.relearn
+		}
+	}
+	clear(x.touched)
+	if x.rewant || x.riseAt > 0 && now.Wall >= x.riseAt {
+		r.rewant(now)
+	}
+	if x.unsorted {
+		x.resort()
+	}
+}
+
+// refresh derives one key's availability and failures anew.
+func (r *Replica) refresh(k build.Key, now Now) {
+	ks := r.idx.state(k)
+	good, copies := r.Good(k, now)
+	r.idx.setAvail(ks, copies > 0, good != nil && copies == 0)
+	if ks.job != nil {
+		_, failed := r.failed(ks, now)
+		r.idx.setFailed(ks, failed)
+	}
+}
+
+// rewant derives for every job whether it is wanted, and how urgently, and the
+// ranks that follow.
+func (r *Replica) rewant(now Now) {
+	x := r.idx
+	x.rewant, x.relearn, x.riseAt = false, false, 0
+	open := map[string]build.Priority{}
+	for id := range x.rounds {
+		if rd, ok := r.open(id); ok {
+			open[id] = r.urgency(rd, now)
+		}
+	}
+	for _, ks := range x.keys {
+		ks.wanted, ks.prio = false, build.Background
+		for _, id := range ks.rounds {
+			if p, ok := open[id]; ok {
+				ks.wanted, ks.prio = true, min(ks.prio, p)
+			}
+		}
+		if _, bumped := x.order(VerbBump, string(ks.key)); bumped && ks.wanted {
+			ks.prio = build.WaitedFor
+		}
+	}
+	// What a job waits for is as urgent as the job.
+	for _, ks := range x.keys {
+		if ks.wanted && ks.prio < build.Background {
+			x.hurry(ks)
+		}
+	}
+	x.rankAll()
+	x.unsorted = true
+}
+
+// hurry gives a job's priority to all that it waits for.
+func (x *index) hurry(ks *keyState) {
+	for _, d := range ks.deps {
+		if d.wanted && d.prio > ks.prio {
+			d.prio = ks.prio
+			x.hurry(d)
+		}
+	}
+}
+
+// urgency of an open round now: as asked, bumped, or risen by waiting.
+func (r *Replica) urgency(rd build.Round, now Now) build.Priority {
+	if _, bumped := r.idx.order(VerbBump, rd.ID); bumped {
+		return build.WaitedFor
+	}
+	if rd.Priority == build.Background {
+		rises := hlc.Time(rd.Created).Millis() + RiseMillis
+		if now.Wall >= rises {
+			return build.Normal
+		}
+		if r.idx.riseAt == 0 || rises < r.idx.riseAt {
+			r.idx.riseAt = rises
+		}
+	}
+	return rd.Priority
+}
+
+// rankAll computes upward ranks: a job's own work and the longest chain of work
+// behind it, over the wanted jobs.
+func (x *index) rankAll() {
+	for _, ks := range x.keys {
+		ks.rank = -1
+	}
+	for _, ks := range x.keys {
+		x.rankOf(ks)
+	}
+}
+
+func (x *index) rankOf(ks *keyState) int64 {
+	if ks.rank >= 0 {
+		return ks.rank
+	}
+	ks.rank = 0 // a cycle cannot be: plans are validated; two plans together may
+	longest := int64(0)
+	for _, u := range ks.users {
+		if u.wanted && !u.avail {
+			longest = max(longest, x.rankOf(u))
+		}
+	}
+	if ks.job != nil {
+		ks.work = x.estimate(ks.job)
+	}
+	ks.rank = longest + ks.work
+	return ks.rank
+}
+
+func (x *index) resort() {
+	x.unsorted = false
+	x.ready = x.ready[:0]
+	for _, ks := range x.keys {
+		ks.listed = ks.candidate()
+		if ks.listed {
+			x.ready = append(x.ready, ks)
+		}
+	}
+	slices.SortFunc(x.ready, before)
+}
+
+// Ready appends up to limit jobs that are free to be claimed now, the most
+// urgent first. It allocates nothing where out has room.
+func (r *Replica) Ready(out []Candidate, limit int, now Now) []Candidate {
+	for _, ks := range r.idx.ready {
+		if limit <= 0 {
+			break
+		}
+		if _, held := r.Holder(ks.key, now); held {
+			continue
+		}
+		limit--
+		out = append(out, Candidate{Job: ks.job, Priority: ks.prio, Rank: ks.rank, Work: ks.work, MemoryMiB: r.idx.memory(ks.job),
+			Scarred: len(r.idx.decline[ks.key]) > 0 || len(r.idx.results[ks.key]) > 0})
+	}
+	return out
+}
