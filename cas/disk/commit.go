@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"github.com/build-swarm/swarm/cas"
 	"github.com/ipfs/go-cid"
@@ -65,12 +64,13 @@ func (s *Store) put(ctx context.Context, r io.Reader, want cid.Cid) (info cas.In
 		}
 	}()
 	h := cas.NewHasher()
-	buf := make([]byte, bufferSize)
+	buf := s.buffer()
+	defer s.buffers.Put(buf)
 	for eof := false; !eof; { // 2
 		if err := ctx.Err(); err != nil {
 			return info, err
 		}
-		n, err := io.ReadFull(r, buf)
+		n, err := io.ReadFull(r, *buf)
 		eof = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !eof {
 			return info, err
@@ -79,10 +79,13 @@ func (s *Store) put(ctx context.Context, r io.Reader, want cid.Cid) (info cas.In
 			return info, err
 		}
 		held += int64(n)
-		if _, err := t.Write(buf[:n]); err != nil {
+		if _, err := t.Write((*buf)[:n]); err != nil {
 			return info, full(err)
 		}
-		_, _ = h.Write(buf[:n])
+		_, _ = h.Write((*buf)[:n])
+		if held%flushEvery == 0 {
+			t.Flush(held-flushEvery, flushEvery)
+		}
 	}
 	c, outboard := h.Finish()
 	if want.Defined() && c != want { // 3
@@ -101,9 +104,6 @@ func (s *Store) commit(info cas.Info, f file, path string, outboard []byte) erro
 	dir, place, stripe, err := s.path(info.CID)
 	if err != nil {
 		return err
-	}
-	if err := s.ensureDir(info.CID, dir, stripe); err != nil {
-		return full(err)
 	}
 	small := cas.Groups(info.Size) == 1
 	if !small {
@@ -129,25 +129,6 @@ func (s *Store) commit(info cas.Info, f file, path string, outboard []byte) erro
 	}
 	s.remember(info.CID, entry{size: info.Size, verified: s.opts.Now(), mtime: fi.ModTime(), outboard: !small}) // 8
 	_ = f.Close()                                                                                               // fsynced: there is nothing left that closing could fail to write
-	return nil
-}
-
-// ensureDir makes blobs/<xx> so that it survives a power cut. Nobody goes on
-// before the one who makes it is done.
-func (s *Store) ensureDir(c cid.Cid, dir string, stripe *sync.Mutex) error {
-	sum, err := cas.Digest(c)
-	if err != nil {
-		return err
-	}
-	stripe.Lock()
-	defer stripe.Unlock()
-	if s.made[sum[0]] {
-		return nil
-	}
-	if err := errors.Join(s.fs.Mkdir(dir), s.fs.SyncDir(filepath.Dir(dir))); err != nil {
-		return err
-	}
-	s.made[sum[0]] = true
 	return nil
 }
 

@@ -2,12 +2,13 @@ package disk
 
 import (
 	"errors"
+	"path/filepath"
 	"syscall"
 )
 
 // faulty is the real file system with a fault between the store and it.
 type faulty struct {
-	osFiles
+	*osFiles
 	// before is asked at each call that changes something; its error is the
 	// call's.
 	before func(call, path string) error
@@ -42,6 +43,9 @@ func (f *faulty) wrap(g file, path string, err error) (file, error) {
 }
 
 func (f *faulty) Mkdir(path string) error {
+	if base := filepath.Base(path); len(base) == 2 && base > "01" && base < "fe" {
+		return f.osFiles.Mkdir(path) // 256 of a kind: the first and the last will do
+	}
 	return errors.Join(f.before("mkdir", path), f.osFiles.Mkdir(path))
 }
 

@@ -98,7 +98,7 @@ func TestAFullDiskLeavesNoLitterAndRecovers(t *testing.T) {
 	data := castest.Blob(size, 1)
 	for room := int64(0); room <= size+step; room += step {
 		left := room
-		fs := &faulty{before: func(string, string) error { return nil }, room: &left}
+		fs := &faulty{osFiles: newOSFiles(), before: func(string, string) error { return nil }, room: &left}
 		s, err := openWith(t.TempDir(), Options{}, fs)
 		if err != nil {
 			t.Fatal(err)
@@ -141,7 +141,7 @@ func TestAnIOErrorAtAnyCallHarmsNothingElse(t *testing.T) {
 	boom := errors.New("boom")
 	for k, last := 0, false; !last; k++ {
 		n, armed, hit := 0, true, ""
-		fs := &faulty{before: func(call, path string) error {
+		fs := &faulty{osFiles: newOSFiles(), before: func(call, path string) error {
 			n++
 			if armed && n == k+1 {
 				hit = call + " " + filepath.Base(path)
@@ -219,7 +219,7 @@ func TestMain(m *testing.M) {
 // victim works in a store and kills itself before its k-th change to the file
 // system; changes by write are half done then.
 func victim(dir string, k int) error {
-	fs := &faulty{before: func(string, string) error {
+	fs := &faulty{osFiles: newOSFiles(), before: func(string, string) error {
 		if k--; k < 0 {
 			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,7 +24,8 @@ type files interface {
 	Mkdir(path string) error // an existing directory is no error
 	Rename(from, to string) error
 	Remove(path string) error
-	SyncDir(path string) error
+	SyncDir(path string) error // a directory that stays
+	Close() error              // gives back what SyncDir keeps
 	Chtimes(path string, mtime time.Time) error
 }
 
@@ -33,42 +35,76 @@ type file interface {
 	io.Closer
 	Truncate(size int64) error
 	Sync() error
+	// Flush begins to write a range to the disk and does not wait for it, so
+	// that Sync has less to wait for. It promises nothing.
+	Flush(off, n int64)
 }
 
-type osFiles struct{}
+// flushEvery is how much is written between two Flushes.
+const flushEvery = 8 << 20
 
-func (osFiles) Create(path string) (file, error) {
+// osFile is an *os.File that is a file.
+type osFile struct{ *os.File }
+
+// osFiles keeps the directories open that were synced once: opening costs as
+// much as syncing, and there are at most some 260.
+type osFiles struct {
+	mu   sync.Mutex
+	dirs map[string]*os.File
+}
+
+func newOSFiles() *osFiles { return &osFiles{dirs: map[string]*os.File{}} }
+
+func (*osFiles) Create(path string) (file, error) {
 	return opened(os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644))
 }
-func (osFiles) Open(path string) (file, error) { return opened(os.OpenFile(path, os.O_RDWR, 0)) }
+func (*osFiles) Open(path string) (file, error) { return opened(os.OpenFile(path, os.O_RDWR, 0)) }
 
 // opened keeps a nil *os.File from becoming a file that is not nil.
 func opened(f *os.File, err error) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return osFile{f}, nil
 }
 
-func (osFiles) Rename(from, to string) error { return os.Rename(from, to) }
-func (osFiles) Remove(path string) error     { return os.Remove(path) }
+func (*osFiles) Rename(from, to string) error { return os.Rename(from, to) }
+func (*osFiles) Remove(path string) error     { return os.Remove(path) }
 
-func (osFiles) Mkdir(path string) error {
+func (*osFiles) Mkdir(path string) error {
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	return nil
 }
 
-func (osFiles) SyncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
+func (o *osFiles) SyncDir(path string) error {
+	o.mu.Lock()
+	d := o.dirs[path]
+	if d == nil {
+		var err error
+		if d, err = os.Open(path); err != nil {
+			o.mu.Unlock()
+			return err
+		}
+		o.dirs[path] = d
 	}
-	return errors.Join(d.Sync(), d.Close())
+	o.mu.Unlock()
+	return d.Sync()
 }
 
-func (osFiles) Chtimes(path string, mtime time.Time) error {
+func (o *osFiles) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var errs []error
+	for _, d := range o.dirs {
+		errs = append(errs, d.Close())
+	}
+	clear(o.dirs)
+	return errors.Join(errs...)
+}
+
+func (*osFiles) Chtimes(path string, mtime time.Time) error {
 	return os.Chtimes(path, time.Time{}, mtime) // the zero access time leaves that one alone
 }
 

@@ -167,6 +167,9 @@ func (p *partial) writeGroup(g cas.Group) error {
 	if _, err := p.tree.WriteAt(g.Hash[:], g.Index*32); err != nil {
 		return full(err)
 	}
+	if end := (g.Index + 1) * cas.GroupSize; end%flushEvery == 0 { // ranges come in order, mostly
+		p.data.Flush(end-flushEvery, flushEvery)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hashes[g.Index], p.have[g.Index] = g.Hash, true

@@ -29,6 +29,7 @@ type inode struct {
 
 func newCutting(root string, step func()) *cutting {
 	c := &cutting{root: root, files: map[string]*inode{}, durable: map[string]map[string]*inode{}, dirs: map[string]bool{}}
+	c.osFiles = newOSFiles()
 	c.before = func(string, string) error { step(); return nil }
 	return c
 }

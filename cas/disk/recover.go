@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -37,45 +36,39 @@ func (s *Store) recover() error {
 		return fmt.Errorf("look through partial: %w", err)
 	}
 	top := filepath.Join(s.dir, "blobs")
-	dirs, err := os.ReadDir(top)
-	if err != nil {
-		return err
-	}
-	for _, d := range dirs {
-		b, err := hex.DecodeString(d.Name())
-		if err != nil || len(b) != 1 || !d.IsDir() {
-			s.opts.Log.Warn("not a directory of blobs, left alone", "name", d.Name())
-			continue
+	for i := range 256 {
+		dir := s.shard(i)
+		if err := s.fs.Mkdir(dir); err != nil {
+			return err
 		}
-		dir := filepath.Join(top, d.Name())
-		if err := s.recoverDir(dir, d.Name()); err != nil {
-			return fmt.Errorf("look through %s: %w", d.Name(), err)
+		n, err := s.recoverDir(dir, byte(i))
+		if err != nil {
+			return fmt.Errorf("look through %s: %w", dir, err)
 		}
-		if !s.clean {
+		if n > 0 && !s.clean {
 			// A kill between steps 6 and 7 left a name that a power cut could
 			// still take away, and from now on we tell people that we have it.
 			if err := s.fs.SyncDir(dir); err != nil {
 				return err
 			}
 		}
-		s.made[b[0]] = true
 	}
 	return s.fs.SyncDir(top)
 }
 
 // recoverDir indexes the blobs of one directory and removes outboards without
-// a blob. Other files are a person's, and left alone.
-func (s *Store) recoverDir(dir, prefix string) error {
+// a blob. It counts the blobs. Other files are a person's, and left alone.
+func (s *Store) recoverDir(dir string, prefix byte) (n int, err error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	outboards := map[cid.Cid]time.Time{}
 	for _, e := range list {
 		name, isOutboard := strings.CutSuffix(e.Name(), outboardExt)
 		c, err := cas.Parse(name)
 		if err == nil {
-			if sum, _ := cas.Digest(c); hex.EncodeToString(sum[:1]) != prefix {
+			if sum, _ := cas.Digest(c); sum[0] != prefix {
 				err = errors.New("in the wrong directory")
 			}
 		}
@@ -85,25 +78,26 @@ func (s *Store) recoverDir(dir, prefix string) error {
 		}
 		fi, err := e.Info()
 		if err != nil {
-			return err
+			return n, err
 		}
 		if isOutboard {
 			outboards[c] = fi.ModTime()
 			continue
 		}
+		n++
 		s.remember(c, entry{size: fi.Size(), mtime: fi.ModTime()})
 	}
 	for c, t := range outboards {
 		e, ok := s.index[c]
 		if !ok {
 			if err := s.fs.Remove(filepath.Join(dir, c.String()+outboardExt)); err != nil {
-				return err
+				return n, err
 			}
 		} else if s.clean && !t.Before(e.mtime) {
 			s.update(c, func(e *entry) { e.verified = t })
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // recoverPartials keeps transfers of the last day and removes the rest.

@@ -3,7 +3,6 @@ package disk
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -57,7 +56,8 @@ type Store struct {
 	// stripe[b] is held while files of blobs/<b> appear or vanish, so that a
 	// name and the index change together.
 	stripe [256]sync.Mutex
-	made   [256]bool // blobs/<b> exists, durably; guarded by the stripe
+
+	buffers sync.Pool // *[]byte of bufferSize
 
 	mu       sync.Mutex
 	index    map[cid.Cid]entry
@@ -91,7 +91,7 @@ var (
 // Open opens the store in dir, which it creates when it is missing, and
 // recovers from whatever ended the last process. ErrLocked when another
 // process has it.
-func Open(dir string, opts Options) (*Store, error) { return openWith(dir, opts, osFiles{}) }
+func Open(dir string, opts Options) (*Store, error) { return openWith(dir, opts, newOSFiles()) }
 
 func openWith(dir string, opts Options, fs files) (*Store, error) {
 	if opts.Log == nil {
@@ -109,6 +109,7 @@ func openWith(dir string, opts Options, fs files) (*Store, error) {
 		if s.lock != nil {
 			_ = s.lock.Close()
 		}
+		_ = fs.Close() // err is what matters
 		return nil, fmt.Errorf("open blob store %s: %w", dir, err)
 	}
 	return s, nil
@@ -124,7 +125,7 @@ func (s *Store) Close() error {
 	if err != nil {
 		err = fmt.Errorf("close blob store %s: %w", s.dir, err)
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.fs.Close(), s.lock.Close())
 }
 
 func (s *Store) path(c cid.Cid) (dir, blob string, stripe *sync.Mutex, err error) {
@@ -132,8 +133,17 @@ func (s *Store) path(c cid.Cid) (dir, blob string, stripe *sync.Mutex, err error
 	if err != nil {
 		return "", "", nil, err
 	}
-	dir = filepath.Join(s.dir, "blobs", hex.EncodeToString(sum[:1]))
+	dir = s.shard(int(sum[0]))
 	return dir, filepath.Join(dir, c.String()), &s.stripe[sum[0]], nil
+}
+
+// buffer takes a copy buffer; give it back to s.buffers.
+func (s *Store) buffer() *[]byte {
+	if b, ok := s.buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, bufferSize)
+	return &b
 }
 
 func (s *Store) lookup(c cid.Cid) (entry, bool) {
@@ -363,3 +373,6 @@ func (s *Store) acquire() error {
 	}
 	return s.fs.SyncDir(s.dir)
 }
+
+// shard is the directory of the blobs whose digest begins with b.
+func (s *Store) shard(b int) string { return filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", b)) }
