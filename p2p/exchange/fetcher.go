@@ -144,6 +144,10 @@ func (f *Fetcher) fetch(ctx context.Context, c cid.Cid, holders []string, into c
 	if err != nil {
 		return err
 	}
+	if whole(size, head) {
+		_, err := into.Put(ctx, data(head), c)
+		return err
+	}
 	asm, ok := into.(cas.Assembler)
 	if !ok {
 		return f.stream(ctx, c, size, holders, into)
@@ -166,6 +170,18 @@ func (f *Fetcher) fetch(ctx context.Context, c cid.Cid, holders []string, into c
 	}
 	_, err = p.Commit()
 	return err
+}
+
+// whole reports whether the groups that came with the proof are the blob.
+func whole(size int64, head []cas.Group) bool { return int64(len(head)) == cas.Groups(size) }
+
+// data reads groups one after the other.
+func data(groups []cas.Group) io.Reader {
+	parts := make([]io.Reader, len(groups))
+	for i, g := range groups {
+		parts[i] = bytes.NewReader(g.Data)
+	}
+	return io.MultiReader(parts...)
 }
 
 // stream is Fetch into a store that takes a blob only from its beginning.

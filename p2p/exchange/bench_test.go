@@ -1,0 +1,262 @@
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/cas/castest"
+	"github.com/build-swarm/swarm/cas/disk"
+	"github.com/build-swarm/swarm/p2p"
+	"github.com/build-swarm/swarm/p2p/p2ptest"
+	"github.com/ipfs/go-cid"
+)
+
+// tcpSwarm makes hosts over TCP with the private-network key, on loopback: one
+// that fetches, and n that hold.
+func tcpSwarm(b *testing.B, n int) (me *p2p.Host, holders []*p2p.Host) {
+	b.Helper()
+	key := p2p.NewSwarmKey()
+	var static []string
+	for i := range n + 1 {
+		h, err := p2p.NewHost(p2p.Config{Identity: p2ptest.Identity(i), SwarmKey: key,
+			Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Static: static})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = h.Close() })
+		if i == n {
+			return h, holders
+		}
+		holders = append(holders, h)
+		static = append(static, h.Addrs()...)
+	}
+	return nil, nil
+}
+
+// pairs runs a and b in turn and reports the median of b's time over a's, which
+// is a's speed as a multiple of b's.
+func pairs(b *testing.B, unit string, x, y func(i int)) {
+	b.Helper()
+	var ratios []float64
+	for i := 0; b.Loop(); i++ {
+		tx := elapsed(func() { x(i) })
+		ty := elapsed(func() { y(i) })
+		ratios = append(ratios, ty.Seconds()/tx.Seconds())
+	}
+	slices.Sort(ratios)
+	b.ReportMetric(ratios[len(ratios)/2], unit)
+}
+
+func elapsed(f func()) time.Duration {
+	t := time.Now()
+	f()
+	return time.Since(t)
+}
+
+func openDisk(b *testing.B, dir string) *disk.Store {
+	b.Helper()
+	s, err := disk.Open(dir, disk.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func putBlob(b *testing.B, s cas.Store, data []byte) cid.Cid {
+	b.Helper()
+	info, err := s.Put(b.Context(), bytes.NewReader(data), cid.Undef)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return info.CID
+}
+
+const rawProto = "/test/raw/1"
+
+// serveRaw sends a blob without proofs, by its CID's digest.
+func serveRaw(h p2p.Network, s cas.Store) {
+	h.Handle(rawProto, func(st p2p.Stream) {
+		defer st.Close()
+		q, err := readRequest(st)
+		if err != nil {
+			return
+		}
+		b, err := s.Open(q.cid)
+		if err != nil {
+			return
+		}
+		defer b.Close()
+		_ = binary.Write(st, binary.BigEndian, b.Size())
+		_, _ = io.CopyBuffer(struct{ io.Writer }{st}, struct{ io.Reader }{b}, make([]byte, cas.GroupSize))
+	})
+}
+
+// fetchRaw receives it, writes it and fsyncs it: what the same stream costs
+// without verification.
+func fetchRaw(n p2p.Network, peer string, c cid.Cid, path string) error {
+	st, err := n.Open(context.Background(), peer, rawProto)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	q, err := request{opGet, c, 0, 0}.encode()
+	if err != nil {
+		return err
+	}
+	if _, err := st.Write(q); err != nil {
+		return err
+	}
+	var size int64
+	if err := binary.Read(st, binary.BigEndian, &size); err != nil {
+		return err
+	}
+	f, err := os.Create(path + ".tmp")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if k, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{st}, make([]byte, cas.GroupSize)); err != nil || k != size {
+		return fmt.Errorf("%d of %d bytes: %w", k, size, err)
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+func BenchmarkTransfer(b *testing.B) {
+	b.Run("512MiB", benchBig)
+	b.Run("2000x64KiB", benchSmall)
+	b.Run("3holders", benchThree)
+}
+
+func benchBig(b *testing.B) {
+	const size = 512 << 20
+	me, h := tcpSwarm(b, 1)
+	from := openDisk(b, b.TempDir())
+	data := castest.Blob(size, 1)
+	c := putBlob(b, from, data)
+	data = nil
+	Serve(h[0], from, nil)
+	serveRaw(h[0], from)
+	into, raw := openDisk(b, b.TempDir()), b.TempDir()
+	f := NewFetcher(me, nil)
+	b.SetBytes(2 * size)
+	pairs(b, "x-unverified", func(int) {
+		if err := f.Fetch(b.Context(), c, []string{h[0].Self()}, into); err != nil {
+			b.Fatal(err)
+		}
+		if err := into.Delete(c); err != nil {
+			b.Fatal(err)
+		}
+	}, func(int) {
+		path := filepath.Join(raw, "blob")
+		if err := fetchRaw(me, h[0].Self(), c, path); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.Remove(path); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// benchSmall compares with writing, fsyncing and renaming the same files
+// locally, both with four workers.
+func benchSmall(b *testing.B) {
+	const count, size = 2000, 64 << 10
+	me, h := tcpSwarm(b, 1)
+	from := openDisk(b, b.TempDir())
+	var names []cid.Cid
+	data := make([][]byte, count)
+	for i := range data {
+		data[i] = castest.Blob(size, 1)
+		binary.BigEndian.PutUint64(data[i], uint64(i))
+		names = append(names, putBlob(b, from, data[i]))
+	}
+	Serve(h[0], from, nil)
+	f := NewFetcher(me, nil)
+	b.SetBytes(2 * count * size)
+	pairs(b, "x-local", func(int) {
+		into := openDisk(b, b.TempDir())
+		four(count, func(i int) {
+			if err := f.Fetch(b.Context(), names[i], []string{h[0].Self()}, into); err != nil {
+				b.Error(err)
+			}
+		})
+	}, func(int) {
+		dir := b.TempDir()
+		four(count, func(i int) {
+			path := filepath.Join(dir, names[i].String())
+			if err := writeDurable(path, data[i]); err != nil {
+				b.Error(err)
+			}
+		})
+	})
+}
+
+func writeDurable(path string, data []byte) error {
+	f, err := os.Create(path + ".tmp")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+func four(n int, work func(i int)) {
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range 4 {
+		wg.Go(func() {
+			for i := range next {
+				work(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+func benchThree(b *testing.B) {
+	const size = 512 << 20
+	me, h := tcpSwarm(b, 3)
+	from := openDisk(b, b.TempDir()) // one store for all: the disk is one anyway
+	c := putBlob(b, from, castest.Blob(size, 1))
+	var all []string
+	for _, x := range h {
+		Serve(x, from, nil)
+		all = append(all, x.Self())
+	}
+	into := openDisk(b, b.TempDir())
+	f := NewFetcher(me, nil)
+	fetch := func(holders []string) {
+		if err := f.Fetch(b.Context(), c, holders, into); err != nil {
+			b.Fatal(err)
+		}
+		if err := into.Delete(c); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(2 * size)
+	pairs(b, "x-one-holder", func(int) { fetch(all) }, func(int) { fetch(all[:1]) })
+}
