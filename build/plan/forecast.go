@@ -11,59 +11,101 @@ import (
 // Forecast schedules everything that is not done and returns when each job
 // ends, in milliseconds from now. jobs are in an order in which they can be
 // built (claims.Replica.Survey). Jobs that nobody fits, or that are blocked,
-// are missing from it.
+// are missing from it, and so is what waits for them.
 func Forecast(jobs []claims.JobInfo, peers []claims.Peer) map[build.Key]Assignment {
 	var s Scheduler
 	s.load(peers)
+	g := graphOf(jobs)
 	out := make(map[build.Key]Assignment, len(jobs))
-	rank := ranks(jobs)
-	var todo []*claims.JobInfo
+	finish := make([]int64, len(jobs)) // of what is scheduled; 0 = it is not
+	var todo []int32
 	for i := range jobs {
 		info := &jobs[i]
 		switch info.State {
 		case claims.JobBuilding, claims.JobClaimed:
-			out[info.Job.Key] = Assignment{Key: info.Job.Key, Peer: info.Holder, Finish: remaining(&info.Beat)}
+			finish[i] = max(1, remaining(&info.Beat))
+			out[info.Job.Key] = Assignment{Key: info.Job.Key, Peer: info.Holder, Finish: finish[i]}
 		case claims.JobReady, claims.JobWaiting, claims.JobAway:
-			todo = append(todo, info)
+			todo = append(todo, int32(i))
 		}
 	}
-	// A dependency has a greater rank than what waits for it.
-	slices.SortStableFunc(todo, func(a, b *claims.JobInfo) int { return cmp.Compare(rank[b.Job.Key], rank[a.Job.Key]) })
+	// As Replica.Ready orders them. A dependency is at least as urgent as what
+	// waits for it, its rank is no lower, and it comes earlier in the list.
+	slices.SortFunc(todo, func(a, b int32) int {
+		return cmp.Or(cmp.Compare(g.prio[a], g.prio[b]), cmp.Compare(g.rank[b], g.rank[a]), cmp.Compare(a, b))
+	})
 	var v View
-	for _, info := range todo {
-		notBefore, known := int64(0), true
-		for _, dep := range info.WaitsFor {
-			a, ok := out[dep]
-			known = known && ok
-			notBefore = max(notBefore, a.Finish)
-		}
+	for _, i := range todo {
+		notBefore, known := g.start(i, finish)
 		if !known {
 			continue
 		}
+		info := &jobs[i]
 		t := taskOf(info.Job, info.Work, info.Job.MemoryMiB)
 		if a, ok := s.place(&v, &t, notBefore); ok {
-			out[info.Job.Key] = a
+			finish[i], out[a.Key] = a.Finish, a
 		}
 	}
 	return out
 }
 
-// ranks computes each unfinished job's upward rank: its own work and the
-// longest chain of work behind it.
-func ranks(jobs []claims.JobInfo) map[build.Key]int64 {
-	rank := make(map[build.Key]int64, len(jobs))
+// graph is the unfinished jobs by their place in the list: with 20,000 of them,
+// looking keys up again and again is most of the work.
+type graph struct {
+	waits [][]int32 // for what each job waits; unlisted for a job not in the list
+	rank  []int64   // own work and the longest chain of work behind it
+	prio  []build.Priority
+}
+
+// unlisted stands for a job that is not in the list: nobody will build it.
+const unlisted = -1
+
+func graphOf(jobs []claims.JobInfo) graph {
+	g := graph{waits: make([][]int32, len(jobs)), rank: make([]int64, len(jobs)), prio: make([]build.Priority, len(jobs))}
+	index := make(map[build.Key]int32, len(jobs))
+	edges := 0
+	for i := range jobs {
+		index[jobs[i].Job.Key] = int32(i)
+		edges += len(jobs[i].WaitsFor)
+	}
+	all := make([]int32, 0, edges)
+	for i := range jobs {
+		from := len(all)
+		for _, dep := range jobs[i].WaitsFor {
+			n, ok := index[dep]
+			if !ok {
+				n = unlisted
+			}
+			all = append(all, n)
+		}
+		g.waits[i] = all[from:len(all):len(all)]
+		g.prio[i] = jobs[i].Priority
+	}
+	// Whatever waits for a job comes later in the list, so that it has pushed
+	// its rank and its urgency down here when the job's turn comes.
 	for i := len(jobs) - 1; i >= 0; i-- {
-		info := &jobs[i]
-		if info.State.Done() {
+		if jobs[i].State.Done() {
 			continue
 		}
-		// Everything that waits for it comes later in the list and has
-		// already pushed its rank down here.
-		r := rank[info.Job.Key] + info.Work
-		rank[info.Job.Key] = r
-		for _, dep := range info.Job.Before() {
-			rank[dep] = max(rank[dep], r)
+		g.rank[i] += max(0, jobs[i].Work)
+		for _, dep := range g.waits[i] {
+			if dep != unlisted {
+				g.rank[dep] = max(g.rank[dep], g.rank[i])
+				g.prio[dep] = min(g.prio[dep], g.prio[i])
+			}
 		}
 	}
-	return rank
+	return g
+}
+
+// start is when the last of what job i waits for ends; known is false when
+// that cannot be said.
+func (g *graph) start(i int32, finish []int64) (at int64, known bool) {
+	for _, dep := range g.waits[i] {
+		if dep == unlisted || finish[dep] == 0 {
+			return 0, false
+		}
+		at = max(at, finish[dep])
+	}
+	return at, true
 }

@@ -36,10 +36,10 @@ type view struct {
 // next schedules what is ready among jobs, as Replica.Ready would order it.
 func next(jobs []claims.JobInfo, peers []claims.Peer, self string, excluded func(build.Key, string) bool) (build.Key, bool, []Assignment) {
 	var ready []claims.Candidate
-	rank := ranks(jobs)
-	for _, i := range jobs {
+	g := graphOf(jobs)
+	for n, i := range jobs {
 		if i.State == claims.JobReady {
-			ready = append(ready, claims.Candidate{Job: i.Job, Priority: i.Priority, Rank: rank[i.Job.Key], Work: i.Work, Scarred: excluded != nil})
+			ready = append(ready, claims.Candidate{Job: i.Job, Priority: g.prio[n], Rank: g.rank[n], Work: i.Work, Scarred: excluded != nil})
 		}
 	}
 	slices.SortFunc(ready, func(a, b claims.Candidate) int {
@@ -146,5 +146,28 @@ func TestForecastEndsNoEarlierThanTheCriticalPath(t *testing.T) {
 	f := Forecast(v.Jobs, v.Peers)
 	if got := f[c.Key].Finish; got < 30_000 || got > 30_100 {
 		t.Errorf("the last job ends after %d ms, want 30,000", got)
+	}
+}
+
+func TestForecastPutsWhatIsWaitedForFirst(t *testing.T) {
+	big, base := job("big", 60_000), job("base", 1_000)
+	small := job("small", 1_000, base)
+	jobs := []claims.JobInfo{info(big, claims.JobReady), info(base, claims.JobReady), info(small, claims.JobWaiting, base)}
+	jobs[2].Priority = build.WaitedFor
+	f := Forecast(jobs, []claims.Peer{peer("p", 1000)})
+	if got := f[small.Key].Finish; got > 2_100 {
+		t.Errorf("what somebody waits for ends after %d ms, want 2,000: its dependency stood behind", got)
+	}
+	if got := f[big.Key].Finish; got < 62_000 {
+		t.Errorf("the other ends after %d ms, on the same slot", got)
+	}
+}
+
+func TestForecastLeavesOutWhatNobodyWillBuild(t *testing.T) {
+	lost, gone := job("lost", 1_000), job("gone", 1_000)
+	after, other := job("after", 1_000, lost), job("other", 1_000, gone)
+	jobs := []claims.JobInfo{info(lost, claims.JobBlocked), info(after, claims.JobWaiting, lost), info(other, claims.JobWaiting, gone)}
+	if f := Forecast(jobs, []claims.Peer{peer("p", 1000)}); len(f) != 0 {
+		t.Errorf("%d forecasts of jobs behind a blocked or an unknown one", len(f))
 	}
 }
