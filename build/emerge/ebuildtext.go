@@ -12,24 +12,9 @@ import (
 func normalEbuild(text []byte) []byte {
 	stripped, ok := stripComments(text)
 	if !ok {
-		stripped = text
+		return text
 	}
-	var out bytes.Buffer
-	for line := range bytes.Lines(stripped) {
-		l := bytes.TrimRight(line, " \t\r\n")
-		if ok && len(l) == 0 {
-			continue
-		}
-		if ok && keywordsLine(l) {
-			continue
-		}
-		if !ok {
-			l = bytes.TrimSuffix(line, []byte("\n"))
-		}
-		out.Write(l)
-		out.WriteByte('\n')
-	}
-	return out.Bytes()
+	return stripped
 }
 
 // keywordsLine reports whether a line is one whole assignment of KEYWORDS.
@@ -48,6 +33,7 @@ type shellScan struct {
 	in    []byte
 	i     int
 	out   []byte
+	line  int      // where in out this line, or the quote that hides its start, began
 	stack []byte   // open constructs: '"' ')' '}'
 	here  []hereIs // here-documents that begin at the next line
 	bad   bool
@@ -58,13 +44,15 @@ type hereIs struct {
 	tabs bool // <<-: leading tabs do not count
 }
 
-// stripComments removes comments; ok is false if the end is not outside of
+// stripComments removes comments, and of the lines that begin and end outside
+// of every quote the blank ones, KEYWORDS and trailing blanks; ok is false if the end is not outside of
 // every quote, so that the scan must have misread something.
 func stripComments(text []byte) (stripped []byte, ok bool) {
 	s := &shellScan{in: text, out: make([]byte, 0, len(text))}
 	for s.i < len(s.in) && !s.bad {
 		s.step()
 	}
+	s.endLine()
 	if s.bad || len(s.stack) != 0 || len(s.here) != 0 {
 		return nil, false
 	}
@@ -148,12 +136,29 @@ func (s *shellScan) step() {
 		}
 	case c == '<' && s.peek(1) == '<':
 		s.heredoc()
-	case c == '\n':
-		s.take(1)
+	case c == '\n' && len(s.stack) == 0:
+		s.endLine()
+		if s.i++; len(s.out) > 0 && s.out[len(s.out)-1] != '\n' {
+			s.out = append(s.out, '\n')
+		}
 		s.bodies()
+		s.line = len(s.out)
 	default:
 		s.take(1)
 	}
+}
+
+// endLine tidies the line that ends here, outside of every quote.
+func (s *shellScan) endLine() {
+	l := s.out[s.line:]
+	trimmed := bytes.TrimRight(l, " \t\r")
+	if bytes.HasSuffix(trimmed, []byte("\\")) {
+		return // an escaped blank
+	}
+	if keywordsLine(trimmed) {
+		trimmed = nil
+	}
+	s.out = s.out[:s.line+len(trimmed)]
 }
 
 func (s *shellScan) wordStart() bool {

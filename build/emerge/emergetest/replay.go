@@ -151,6 +151,13 @@ func Main() int {
 		fmt.Printf("{\"python\": %q, \"script\": %q}\n", self, self)
 		return 0
 	}
+	if wantsBinaries(os.Args[1:]) {
+		if err := consume(os.Args[1:], environ(), os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "!!!", err)
+			return 1
+		}
+		return 0
+	}
 	code, err := replay(self, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "emulated emerge:", err)
