@@ -201,6 +201,10 @@ func TestAnIOErrorAtAnyCallHarmsNothingElse(t *testing.T) {
 // TestAKillAtAnyCallLosesNothing: the number of the call that it dies in.
 const killAt = "CAS_DISK_TEST_KILL_AT"
 
+// roundsEnv is how often all kills are gone through; set, it also makes the power
+// cuts complete. 25 are a thousand kills.
+const roundsEnv = "CAS_DISK_TEST_ROUNDS"
+
 func TestMain(m *testing.M) {
 	if at := os.Getenv(killAt); at != "" {
 		k, err := strconv.Atoi(at)
@@ -233,11 +237,11 @@ func victim(dir string, k int) error {
 	return errors.Join(append(errs, s.Close())...)
 }
 
-// Each call is killed once; CAS_DISK_TEST_ROUNDS repeats it. Every second kill
+// Each call is killed once; roundsEnv repeats it. Every second kill
 // finds the directory that the last one left.
 func TestAKillAtAnyCallLosesNothing(t *testing.T) {
 	rounds := 1
-	if n, err := strconv.Atoi(os.Getenv("CAS_DISK_TEST_ROUNDS")); err == nil {
+	if n, err := strconv.Atoi(os.Getenv(roundsEnv)); err == nil {
 		rounds = n
 	}
 	kills := 0
