@@ -21,6 +21,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/node"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
 
@@ -51,11 +52,31 @@ var errPartial = errors.New("partly done")
 
 // Main runs one command and returns the exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	e := &env{in: stdin, out: render.To(stdout), err: stderr}
+	return e.run(args, stdin, stdout, stderr)
+}
+
+func (e *env) run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	app := newApp(stdin, stdout, stderr)
+	e.args = args
+	app := newApp(e, stdin, stdout, stderr)
 	err := app.RunContext(ctx, args)
-	return report(ctx, err, slices.Contains(args, "--json"), stderr)
+	return report(ctx, err, wantsJSON(args), stderr)
+}
+
+// wantsJSON looks for --json itself: the command line may be too wrong to be
+// parsed, and its error has to be JSON then, too.
+func wantsJSON(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--":
+			return false
+		case "--json", "-json", "--json=true", "-json=true":
+			return true
+		}
+	}
+	return false
 }
 
 // report writes an error for people, or for programs, and finds the code.
@@ -97,9 +118,12 @@ func report(ctx context.Context, err error, asJSON bool, stderr io.Writer) int {
 
 // env is what every command gets.
 type env struct {
-	in  io.Reader
-	out render.Out
-	err io.Writer
+	args []string // as typed
+	in   io.Reader
+	out  render.Out
+	err  io.Writer
+	// adjust changes a daemon before it is made; nil but in tests.
+	adjust func(*node.Config)
 }
 
 func (e *env) note(format string, args ...any) {
@@ -107,11 +131,12 @@ func (e *env) note(format string, args ...any) {
 	_, _ = fmt.Fprintf(e.err, format+"\n", args...)
 }
 
-func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
-	e := &env{in: stdin, out: render.To(stdout), err: stderr}
+func newApp(e *env, stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name: "swarm", Usage: "share Gentoo package builds between your own machines",
 		Version: version(), HideVersion: true, Reader: stdin, Writer: stdout, ErrWriter: stderr,
+		HideHelpCommand: true, // ours below: urfave's answers for commands that do not exist
+		Flags:           []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print the version"}},
 		Commands: []*cli.Command{
 			initCmd(e), inviteCmd(e), joinCmd(e), runCmd(e), statusCmd(e), peersCmd(e), buildCmd(e), jobsCmd(e), logsCmd(e),
 			portageCmd(e), demoCmd(e), versionCmd(e),
@@ -119,56 +144,105 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		// Errors are written by report, once.
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
-	app.OnUsageError = usageError
+	for _, cmd := range app.Commands {
+		guard(e, cmd, "swarm")
+	}
+	app.Commands = append(app.Commands, helpCmd(e, app))
+	app.OnUsageError = usageError(app.Flags, "swarm", app.Commands)
+	app.CustomAppHelpTemplate = literal(appHelp(app))
 	app.Action = func(c *cli.Context) error {
-		if c.Args().Present() {
-			return unknown(app.Commands, c.Args().First())
+		switch {
+		case c.Args().Present():
+			return unknown(app.Commands, "swarm", c.Args().First())
+		case c.Bool("version"):
+			e.out.Printf("swarm %s\n", version())
+			return nil
 		}
 		return cli.ShowAppHelp(c)
-	}
-	for _, cmd := range app.Commands {
-		guard(cmd, "swarm")
 	}
 	return app
 }
 
-func usageError(c *cli.Context, err error, _ bool) error {
-	name := "swarm"
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "swarm" {
-		name = c.Command.HelpName
+// usageError says what is wrong with a command's flags, and what is right.
+func usageError(flags []cli.Flag, full string, subs []*cli.Command) cli.OnUsageErrorFunc {
+	return func(_ *cli.Context, err error, _ bool) error {
+		text := err.Error()
+		if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+			return noFlag(flags, full, subs, strings.TrimLeft(name, "-"))
+		}
+		if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+			return usage(full+" --help", "--%s wants a value", strings.TrimLeft(name, "-"))
+		}
+		// invalid value "x" for flag -slots: parse error
+		if value, rest, ok := strings.Cut(strings.TrimPrefix(text, "invalid value "), " for flag -"); ok {
+			name, _, _ := strings.Cut(rest, ":")
+			return usage(full+" --help", "--%s %s: not a value that it takes", name, value)
+		}
+		return usage(full+" --help", "%s", text)
 	}
-	return usage(name+" --help", "%v", err)
+}
+
+func noFlag(flags []cli.Flag, full string, subs []*cli.Command, name string) error {
+	var names []string
+	for _, f := range flags {
+		names = append(names, f.Names()...)
+	}
+	dash := "--"
+	if len(name) == 1 {
+		dash = "-"
+	}
+	if best := nearest(name, names); best != "" {
+		return usage("did you mean: "+full+" --"+best, "%s has no flag %s%s", full, dash, name)
+	}
+	for _, cmd := range subs {
+		for _, f := range cmd.Flags {
+			if slices.Contains(f.Names(), name) {
+				return usage("flags stand after the command, as in: "+full+" "+cmd.Name+" --"+name, "%s has no flag %s%s of its own", full, dash, name)
+			}
+		}
+	}
+	return usage(full+" --help", "%s has no flag %s%s", full, dash, name)
 }
 
 // unknown names the command that was perhaps meant.
-func unknown(cmds []*cli.Command, word string) error {
-	best, dist := "", 3
+func unknown(cmds []*cli.Command, parent, word string) error {
+	var names []string
 	for _, c := range cmds {
-		if d := distance(word, c.Name); d < dist {
-			best, dist = c.Name, d
+		names = append(names, c.Name)
+	}
+	if best := nearest(word, names); best != "" {
+		return usage("did you mean: "+parent+" "+best, "no command %q", word)
+	}
+	return usage(parent+" --help lists the commands", "no command %q", word)
+}
+
+// nearest is the word that was probably meant, "" when none is near.
+func nearest(word string, words []string) string {
+	best, dist := "", min(3, len(word))
+	for _, w := range words {
+		if d := distance(word, w); d < dist {
+			best, dist = w, d
 		}
 	}
-	if best != "" {
-		return usage("did you mean: swarm "+best, "no command %q", word)
-	}
-	return usage("swarm --help lists the commands", "no command %q", word)
+	return best
 }
 
 // guard closes the traps of urfave/cli v2 on a command and those below it: a
 // flag after a positional argument would be swallowed, and usage errors would
 // print help on stdout.
-func guard(cmd *cli.Command, parent string) {
+func guard(e *env, cmd *cli.Command, parent string) {
 	full := parent + " " + cmd.Name
-	cmd.OnUsageError = usageError
-	cmd.HelpName = full
+	cmd.OnUsageError = usageError(cmd.Flags, full, cmd.Subcommands)
+	cmd.HideHelpCommand = true
 	for _, sub := range cmd.Subcommands {
-		guard(sub, full)
+		guard(e, sub, full)
 	}
+	cmd.CustomHelpTemplate = literal(commandHelp(cmd, full))
 	if cmd.Action == nil {
 		subs := cmd.Subcommands
 		cmd.Action = func(c *cli.Context) error {
 			if c.Args().Present() {
-				return unknown(subs, c.Args().First())
+				return unknown(subs, full, c.Args().First())
 			}
 			return usage(full+" --help", "%s wants a command", full)
 		}
@@ -178,15 +252,20 @@ func guard(cmd *cli.Command, parent string) {
 	cmd.Action = func(c *cli.Context) error {
 		args := c.Args().Slice()
 		for i, a := range args {
-			if a == "--" {
-				break
-			}
-			if len(a) > 1 && strings.HasPrefix(a, "-") {
+			// urfave drops a first "--", so the words as typed are asked.
+			if len(a) > 1 && a != "--" && strings.HasPrefix(a, "-") && slices.Contains(beforeDashes(e.args), a) {
 				return usage(strings.Join(append([]string{full}, reordered(args, i)...), " "), "the flag %s stands after an argument and would be ignored", a)
 			}
 		}
 		return run(c)
 	}
+}
+
+func beforeDashes(args []string) []string {
+	if i := slices.Index(args, "--"); i >= 0 {
+		return args[:i]
+	}
+	return args
 }
 
 // reordered puts everything from the first misplaced flag on before the
@@ -198,7 +277,11 @@ func reordered(args []string, i int) []string {
 // positional returns a command's arguments: at least low, at most high of them
 // (high < 0: any number).
 func positional(c *cli.Context, low, high int, names string) ([]string, error) {
-	args := slices.DeleteFunc(c.Args().Slice(), func(a string) bool { return a == "--" })
+	args := c.Args().Slice()
+	// urfave keeps a "--" that follows an argument.
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = slices.Delete(args, i, i+1)
+	}
 	if len(args) < low || high >= 0 && len(args) > high {
 		want := names
 		if want == "" {

@@ -5,11 +5,16 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/BurntSushi/toml"
 	"github.com/urfave/cli/v2"
 	"github.com/urfave/cli/v2/altsrc"
 )
@@ -91,15 +96,15 @@ func envName(flag string) string {
 }
 
 func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Value: defaultPlaces().config, Usage: "TOML file of settings; flags and SWARM_* come first", EnvVars: []string{"SWARM_CONFIG"}}
+	return &cli.StringFlag{Name: "config", Value: defaultPlaces().config, Usage: "TOML `FILE` of settings; flags and SWARM_* come first", EnvVars: []string{"SWARM_CONFIG"}}
 }
 
 func stateFlag() cli.Flag {
-	return stringFlag("state", defaultPlaces().state, "directory of the identity, the keys, the board and the packages")
+	return stringFlag("state", defaultPlaces().state, "`DIR` of the identity, the keys, the board and the packages")
 }
 
 func socketFlag() cli.Flag {
-	return stringFlag("socket", defaultPlaces().socket, "control socket of the daemon")
+	return stringFlag("socket", defaultPlaces().socket, "control socket of the daemon, a `FILE`")
 }
 
 func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "one JSON document"} }
@@ -110,15 +115,21 @@ func clientFlags(more ...cli.Flag) []cli.Flag {
 }
 
 // settings fills a command's flags from the TOML file: a Before hook. A file
-// that is not there is none, unless somebody named it.
+// that is not there is none, unless somebody named it. The file is one for all
+// commands, so a command takes what it knows; what no command knows is an
+// error, since a misspelt setting would be ignored without a word.
 func settings(flags []cli.Flag) cli.BeforeFunc {
 	return func(c *cli.Context) error {
 		path := c.String("config")
-		if _, err := os.Stat(path); err != nil {
-			if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
-				return nil
-			}
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
+			return nil
+		}
+		if err != nil {
 			return failure("see --config", "read settings: %v", err)
+		}
+		if err := knownSettings(path, string(text)); err != nil {
+			return err
 		}
 		src, err := altsrc.NewTomlSourceFromFile(path)
 		if err == nil {
@@ -131,10 +142,36 @@ func settings(flags []cli.Flag) cli.BeforeFunc {
 	}
 }
 
+// knownSettings refuses what is no setting of any command.
+func knownSettings(path, text string) error {
+	var got map[string]any
+	if _, err := toml.Decode(text, &got); err != nil {
+		if at, ok := errors.AsType[toml.ParseError](err); ok {
+			return failure("mend "+path, "settings %s, line %d: %s", path, at.Position.Line, at.Message)
+		}
+		return failure("mend "+path, "settings %s: %v", path, err)
+	}
+	var known []string
+	for _, f := range runFlags() {
+		known = append(known, f.Names()...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if slices.Contains(known, name) && name != "config" {
+			continue
+		}
+		hint := "swarm run --help lists the settings"
+		if best := nearest(name, known); best != "" {
+			hint = "did you mean: " + best
+		}
+		return failure(hint, "settings %s: there is no setting %q", path, name)
+	}
+	return nil
+}
+
 func logger(c *cli.Context, e *env) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, usage("--log-level debug|info|warn|error", "log level %q", c.String("log-level"))
+		return nil, usage("swarm run --log-level debug, info, warn or error", "there is no log level %q", c.String("log-level"))
 	}
 	return slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level})), nil
 }
@@ -143,35 +180,34 @@ func logger(c *cli.Context, e *env) (*slog.Logger, error) {
 func runFlags() []cli.Flag {
 	return []cli.Flag{
 		configFlag(), stateFlag(), socketFlag(),
-		stringFlag("nick", "", "name for people; the host name if empty"),
-		listFlag("listen", "TCP addresses for peers, as multiaddrs", "/ip4/0.0.0.0/tcp/4747", "/ip6/::/tcp/4747"),
-		listFlag("peer", "peers to stay connected to, as multiaddrs that end in /p2p/ID"),
-		listFlag("gateway", "addresses of the binhost, host:port", "127.0.0.1:8090"),
-		listFlag("gateway-host", "further host names that the binhost answers to"),
-		intFlag("slots", 1, "builds at once; 0 builds nothing here"),
-		intFlag("jobs", runtime.NumCPU(), "parallel jobs of one build (make -j)"),
+		stringFlag("nick", "", "`NAME` for people; the host name if empty"),
+		listFlag("listen", "TCP `ADDRESS` for peers, as a multiaddr; may be given more than once", "/ip4/0.0.0.0/tcp/4747", "/ip6/::/tcp/4747"),
+		listFlag("peer", "`ADDRESS` of a peer to stay connected to, a multiaddr that ends in /p2p/ID"),
+		listFlag("gateway", "`HOST:PORT` of the binhost", "127.0.0.1:8090"),
+		listFlag("gateway-host", "further host `NAME` that the binhost answers to"),
+		intFlag("slots", 1, "builds at once, a `NUMBER`; 0 builds nothing here"),
+		intFlag("jobs", runtime.NumCPU(), "`NUMBER` of parallel jobs in one build (make -j)"),
 		boolFlag("store", true, "keep copies of packages for others"),
-		stringFlag("quota", "0", "most bytes of packages kept, as 50G or 500M; 0 leaves it to the disk"),
-		stringFlag("site", "", "machines of one site are lost together; copies go to several sites"),
-		stringFlag("target", "default", "name of the target that packages built here are for"),
-		stringFlag("builder", "auto", "what `swarm build` plans with: portage, sample, or auto"),
-		stringFlag("emerge", "", "the emerge to build with; empty looks on PATH"),
-		stringFlag("portage-config", "", "directory that holds etc/portage, if not the machine's own"),
+		stringFlag("quota", "0", "most bytes of packages kept, a `SIZE` as 50G or 500M; 0 leaves it to the disk"),
+		stringFlag("site", "", "`NAME` of the place: machines of one site are lost together, so copies go to several"),
+		stringFlag("target", "default", "`NAME` of the target that packages built here are for"),
+		stringFlag("builder", "auto", "`WHAT` swarm build plans with: portage, sample, or auto"),
+		stringFlag("emerge", "", "the emerge to build with, a `FILE`; empty looks on PATH"),
+		stringFlag("portage-config", "", "`DIR` that holds etc/portage, if not the machine's own"),
 		boolFlag("mdns", true, "find peers of the swarm on the local network"),
 		boolFlag("dht", true, "find peers of the swarm through one another"),
-		stringFlag("log-level", "info", "debug, info, warn or error"),
+		stringFlag("log-level", "info", "`LEVEL` of the log: debug, info, warn or error"),
 	}
 }
 
-// parseSize reads 50G, 500M, 1024.
+// parseSize reads 50G, 500M, 1024; binary units.
 func parseSize(s string) (int64, error) {
-	var n int64
-	var unit string
-	if _, err := fmt.Sscanf(s+" ", "%d%s", &n, &unit); err != nil && n == 0 && s != "0" {
-		return 0, fmt.Errorf("size %q: want a number with K, M, G or T", s)
+	digits, shift := s, uint(0)
+	if i := strings.IndexAny(s, "KMGT"); i >= 0 && i == len(s)-1 {
+		digits, shift = s[:i], uint(10*(1+strings.IndexByte("KMGT", s[i])))
 	}
-	shift, ok := map[string]uint{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
-	if !ok || n < 0 || n > 1<<62>>shift {
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > 1<<62>>shift {
 		return 0, fmt.Errorf("size %q: want a number with K, M, G or T", s)
 	}
 	return n << shift, nil

@@ -1,18 +1,21 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/build-swarm/swarm/claims/agent"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 	"github.com/build-swarm/swarm/p2p"
@@ -23,57 +26,122 @@ import (
 const peersFile = "join.peers"
 
 func initCmd(e *env) *cli.Command {
-	flags := []cli.Flag{configFlag(), stateFlag(), &cli.BoolFlag{Name: "new-identity", Usage: "replace this machine's identity, for a clone of another machine; the swarm stays"}}
+	flags := []cli.Flag{configFlag(), stateFlag(), jsonFlag(), &cli.BoolFlag{Name: "new-identity", Usage: "replace this machine's identity, for a clone of another machine; the swarm stays"}}
 	return &cli.Command{
 		Name: "init", Usage: "make this machine's identity and a new swarm", Flags: flags, Before: settings(flags),
 		Action: func(c *cli.Context) error {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			return runInit(e, c.String("state"), c.Bool("new-identity"))
+			if c.Bool("new-identity") {
+				return runRenew(e, c.String("state"), c.Bool("json"))
+			}
+			return runInit(e, c.String("state"), c.Bool("json"))
 		},
 	}
 }
 
-func runInit(e *env, state string, renew bool) error {
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		return failure("choose another place with --state", "make %s: %v", state, err)
+// member is the JSON document of init and join.
+type member struct {
+	Schema int    `json:"schema"`
+	Swarm  string `json:"swarm"` // fingerprint of the swarm key
+	Peer   string `json:"peer"`
+	State  string `json:"state_dir"`
+}
+
+func runInit(e *env, state string, asJSON bool) error {
+	if err := makeState(state); err != nil {
+		return err
 	}
 	keyPath := filepath.Join(state, p2p.SwarmKeyFile)
-	if renew {
-		if err := removeIdentity(state); err != nil {
-			return err
-		}
+	if _, err := os.Lstat(keyPath); err == nil {
+		return failure("swarm invite makes a join code for it; --new-identity replaces the identity alone", "%s belongs to a swarm already", state)
+	}
+	if err := noOldBoard(state); err != nil {
+		return err
 	}
 	id, err := p2p.LoadOrCreateIdentity(state)
 	if err != nil {
-		return err
-	}
-	if renew {
-		e.out.Printf("new identity %s in %s; restart the daemon: swarm run\n", id.ID(), state)
-		return nil
-	}
-	if _, err := os.Stat(keyPath); err == nil {
-		return failure("swarm invite makes a join code; --new-identity replaces the identity alone", "%s belongs to a swarm already", state)
+		return deniedState(state, err)
 	}
 	key := p2p.NewSwarmKey()
 	if err := key.WriteFile(keyPath); err != nil {
-		return err
+		return deniedState(state, err)
+	}
+	if asJSON {
+		return e.out.JSON(member{1, key.Fingerprint(), id.ID(), state})
 	}
 	e.out.Printf("new swarm %s, this peer is %s\n", key.Fingerprint(), id.ID())
 	e.out.Printf("next: swarm run, then swarm invite on this machine and swarm join on the others\n")
 	return nil
 }
 
-// removeIdentity takes away the identity and what was said in its name: a
-// board of another identity's records is read back from the peers.
-func removeIdentity(state string) error {
-	for _, name := range []string{"identity.pem", "board.db", "peers.json"} {
+// runRenew gives a cloned machine an identity of its own. What was said in the
+// old one's name stays with the original: the board is read back from the
+// peers, the packages that lie here are announced anew.
+func runRenew(e *env, state string, asJSON bool) error {
+	key, err := p2p.ReadSwarmKey(filepath.Join(state, p2p.SwarmKeyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return failure("swarm init makes a new swarm, swarm join enters one", "%s belongs to no swarm yet", state)
+	}
+	if err != nil {
+		return deniedState(state, err)
+	}
+	journal, err := agent.OpenJournal(filepath.Join(state, boardFile))
+	if errors.Is(err, agent.ErrInUse) {
+		return failure("stop it first", "a swarm daemon runs on %s", state)
+	}
+	if err != nil {
+		return deniedState(state, err)
+	}
+	if err := journal.Close(); err != nil {
+		return err
+	}
+	for _, name := range []string{identityFile, boardFile, "peers.json"} {
 		if err := os.Remove(filepath.Join(state, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("replace the identity: %w", err)
+			return deniedState(state, err)
 		}
 	}
+	id, err := p2p.LoadOrCreateIdentity(state)
+	if err != nil {
+		return deniedState(state, err)
+	}
+	if asJSON {
+		return e.out.JSON(member{1, key.Fingerprint(), id.ID(), state})
+	}
+	e.out.Printf("this peer is now %s, in the swarm %s as before\n", id.ID(), key.Fingerprint())
+	e.out.Printf("next: swarm run\n")
 	return nil
+}
+
+// Files of a state directory beside the swarm key.
+const (
+	identityFile = "identity.pem"
+	boardFile    = "board.db"
+)
+
+func makeState(state string) error {
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return failure("choose another place with --state", "make the state directory: %v", err)
+	}
+	return nil
+}
+
+// noOldBoard keeps the records of one swarm out of another: a directory whose
+// key is gone still holds its board and its packages.
+func noOldBoard(state string) error {
+	if _, err := os.Lstat(filepath.Join(state, boardFile)); err == nil {
+		return failure("move it away, or choose another with --state", "%s holds the board of another swarm, whose key is gone", state)
+	}
+	return nil
+}
+
+// deniedState says whose the state directory is when that is the trouble.
+func deniedState(state string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return failure("use sudo, or choose another place with --state", "this user may not use %s: %v", state, err)
+	}
+	return err
 }
 
 func inviteCmd(e *env) *cli.Command {
@@ -93,26 +161,39 @@ func inviteCmd(e *env) *cli.Command {
 			}
 			e.out.Printf("%s\n", code)
 			e.note("it holds the swarm key: pass it on as you would a password (swarm join reads it from a file or standard input)")
+			if onlyHere(code) {
+				e.note("it names addresses of this machine alone: for others give the daemon one that they reach (swarm run --listen)")
+			}
 			return nil
 		},
 	}
 }
 
+// onlyHere reports whether a join code is good for this machine alone.
+func onlyHere(text string) bool {
+	code, err := p2p.ParseJoinCode(text)
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(code.Addrs, func(a string) bool {
+		return !strings.HasPrefix(a, "/ip4/127.") && !strings.HasPrefix(a, "/ip6/::1/")
+	})
+}
+
 func joinCmd(e *env) *cli.Command {
-	flags := []cli.Flag{configFlag(), stateFlag(), &cli.StringFlag{Name: "file", Usage: "read the join code from this file; - is standard input"}}
+	flags := []cli.Flag{configFlag(), stateFlag(), jsonFlag(), &cli.StringFlag{Name: "file", Usage: "read the join code from this `FILE`; - is standard input"}}
 	return &cli.Command{
-		Name: "join", Usage: "enter a swarm with its join code", ArgsUsage: " ", Flags: flags, Before: settings(flags),
-		Description: "The code is asked for on the terminal, or read with --file FILE or from standard input,\nso that it need not stand in the shell's history.",
+		Name: "join", Usage: "enter a swarm with its join code", Flags: flags, Before: settings(flags),
+		Description: "The code is asked for on the terminal, or read with --file FILE or from standard input, so that it need not stand in the shell's history.",
 		Action: func(c *cli.Context) error {
-			args := c.Args().Slice()
-			if len(args) > 0 {
+			if c.Args().Present() {
 				return usage("swarm join --file FILE, or swarm join and paste it", "a join code on the command line stays in the shell's history")
 			}
-			text, err := readCode(e, c.String("file"))
+			text, err := readCode(c.Context, e, c.String("file"))
 			if err != nil {
 				return err
 			}
-			return runJoin(e, c.String("state"), text)
+			return runJoin(e, c.String("state"), text, c.Bool("json"))
 		},
 	}
 }
@@ -120,24 +201,20 @@ func joinCmd(e *env) *cli.Command {
 // maxCode bounds what is read as a join code, in bytes.
 const maxCode = 64 << 10
 
-func readCode(e *env, file string) (string, error) {
-	var r io.Reader
-	switch {
-	case file != "" && file != "-":
+func readCode(ctx context.Context, e *env, file string) (string, error) {
+	r := e.in
+	if file != "" && file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return "", failure("", "read the join code: %v", err)
+			return "", failure("swarm join --file FILE", "read the join code: %v", err)
 		}
 		defer f.Close()
 		r = f
-	default:
-		r = e.in
-		if f, ok := e.in.(*os.File); ok && file == "" && term.IsTerminal(int(f.Fd())) {
-			_, _ = fmt.Fprint(e.err, "join code: ") // a prompt that cannot be shown is none
-			b, err := term.ReadPassword(int(f.Fd()))
-			e.note("")
-			return string(b), err
-		}
+	} else if f, ok := e.in.(*os.File); ok && file == "" && term.IsTerminal(int(f.Fd())) {
+		_, _ = fmt.Fprint(e.err, "join code (not shown): ") // a prompt that cannot be shown is none
+		text, err := readSecret(ctx, f)
+		e.note("")
+		return text, err
 	}
 	b, err := io.ReadAll(io.LimitReader(r, maxCode))
 	if err != nil {
@@ -146,33 +223,41 @@ func readCode(e *env, file string) (string, error) {
 	return string(b), nil
 }
 
-func runJoin(e *env, state, text string) error {
-	code, err := p2p.ParseJoinCode(strings.TrimSpace(text))
+func runJoin(e *env, state, text string, asJSON bool) error {
+	code, err := p2p.ParseJoinCode(text)
 	if err != nil {
-		return failure("make a new one with swarm invite on a machine of the swarm", "%v", err)
+		return failure("swarm invite prints one, on a machine of the swarm whose daemon runs", "%v", err)
 	}
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		return failure("choose another place with --state", "make %s: %v", state, err)
+	if err := makeState(state); err != nil {
+		return err
 	}
 	keyPath := filepath.Join(state, p2p.SwarmKeyFile)
-	if old, err := p2p.ReadSwarmKey(keyPath); err == nil {
-		if old.Fingerprint() != code.Key.Fingerprint() {
-			return failure("move "+state+" away, or join with another --state", "%s belongs to another swarm (%s, the code is for %s)", state, old.Fingerprint(), code.Key.Fingerprint())
+	old, err := p2p.ReadSwarmKey(keyPath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := noOldBoard(state); err != nil {
+			return err
 		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	case err != nil:
+		return deniedState(state, err)
+	case old.Fingerprint() != code.Key.Fingerprint():
+		return failure("move the directory away, or choose another with --state", "%s belongs to another swarm: %s, and the code is for %s", state, old.Fingerprint(), code.Key.Fingerprint())
 	}
 	id, err := p2p.LoadOrCreateIdentity(state)
 	if err != nil {
-		return err
+		return deniedState(state, err)
 	}
-	if err := code.Key.WriteFile(keyPath); err != nil {
-		return err
+	// The same key may be there already: the addresses are renewed then.
+	if err := code.Key.WriteFile(keyPath); err != nil && !errors.Is(err, fs.ErrExist) {
+		return deniedState(state, err)
 	}
 	if err := os.WriteFile(filepath.Join(state, peersFile), []byte(strings.Join(code.Addrs, "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("remember the peers of the join code: %w", err)
 	}
-	e.out.Printf("joined swarm %s as %s\n", code.Key.Fingerprint(), id.ID())
+	if asJSON {
+		return e.out.JSON(member{1, code.Key.Fingerprint(), id.ID(), state})
+	}
+	e.out.Printf("joined the swarm %s as %s\n", code.Key.Fingerprint(), id.ID())
 	e.out.Printf("next: swarm run\n")
 	return nil
 }
@@ -204,24 +289,58 @@ func peersCmd(e *env) *cli.Command {
 			if c.Bool("json") {
 				return e.out.JSON(map[string]any{"schema": 1, "peers": peers})
 			}
-			t := e.out.NewTable("PEER", "STATE", "VIA", "RTT", "CORES", "BLOBS", "KEPT", "HEARD", "ID")
-			for _, p := range peers {
-				via, rtt := p.Via, "-"
-				if p.Self {
-					via = "self"
-				} else if via == "" {
-					via = "-"
-				}
-				if p.RTTMicros > 0 {
-					rtt = fmt.Sprintf("%.1fms", float64(p.RTTMicros)/1000)
-				}
-				t.Row(p.Nick, stateCell(p.State), via, rtt, p.Cores, p.Blobs, render.Bytes(p.UsedB),
-					render.Duration(time.Duration(p.AgeMS)*time.Millisecond), p.ID)
-			}
-			t.Flush()
+			showPeers(e.out, peers)
 			return nil
 		},
 	}
+}
+
+// showPeers writes the table, and below it why a peer cannot be reached.
+func showPeers(o render.Out, peers []control.Peer) {
+	t := o.NewTable("PEER", "STATE", "VIA", "RTT", "CORES", "BLOBS", "KEPT", "HEARD", "ID")
+	for _, p := range peers {
+		via, rtt, heard := p.Via, "-", "-"
+		if p.Self {
+			via = "self"
+		} else if via == "" {
+			via = "-"
+		}
+		if p.RTTMicros > 0 {
+			rtt = fmt.Sprintf("%.1fms", float64(p.RTTMicros)/1000)
+		}
+		if p.State != "unreached" {
+			heard = render.Duration(time.Duration(p.AgeMS) * time.Millisecond)
+		}
+		id := p.ID
+		if o.TTY {
+			id = shortID(id)
+		}
+		t.Row(nickOr(p.Nick), stateCell(p.State), via, rtt, p.Cores, p.Blobs, render.Bytes(p.UsedB), heard, id)
+	}
+	t.Flush()
+	if !o.TTY {
+		return // a pipe gets lines of one kind
+	}
+	for _, p := range peers {
+		if p.Problem != "" {
+			o.Printf("%s %s: %s\n", o.Styled(render.Warn, "warning:"), shortID(p.ID), render.Clean(p.Problem))
+		}
+	}
+}
+
+func nickOr(nick string) string {
+	if nick == "" {
+		return "-"
+	}
+	return nick
+}
+
+// shortID is the end of a peer ID, which tells it from others: all begin alike.
+func shortID(id string) string {
+	if len(id) > 8 {
+		return id[len(id)-8:]
+	}
+	return id
 }
 
 func stateCell(state string) any {
@@ -231,7 +350,7 @@ func stateCell(state string) any {
 		style = render.Good
 	case "held", "waiting", "claimed", "ready":
 		style = render.Warn
-	case "away", "blocked", "unfit":
+	case "away", "blocked", "unfit", "unreached":
 		style = render.Bad
 	case "gone", "idle":
 		style = render.Dim

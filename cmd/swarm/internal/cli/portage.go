@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,9 +21,9 @@ import (
 func portageCmd(e *env) *cli.Command {
 	flags := []cli.Flag{
 		configFlag(),
-		&cli.StringFlag{Name: "root", Value: "/", Usage: "the system whose /etc/portage is written"},
-		stringFlag("target", "default", "the target whose packages this machine installs"),
-		listFlag("gateway", "address of the binhost, host:port; the first one counts", "127.0.0.1:8090"),
+		&cli.StringFlag{Name: "root", Value: "/", Usage: "the system whose etc/portage is written, a `DIR`"},
+		stringFlag("target", "default", "`NAME` of the target whose packages this machine installs"),
+		listFlag("gateway", "`HOST:PORT` of the binhost; the first one counts", "127.0.0.1:8090"),
 		&cli.BoolFlag{Name: "allow-other", Usage: "leave other binary package hosts active: packages may then come from them"},
 		&cli.BoolFlag{Name: "undo", Usage: "take away what setup wrote"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "say what would be written, and write nothing"},
@@ -29,16 +32,21 @@ func portageCmd(e *env) *cli.Command {
 		Name: "portage", Usage: "Portage's side of the swarm",
 		Subcommands: []*cli.Command{{
 			Name: "setup", Usage: "let emerge on this machine install from the local binhost", Flags: flags, Before: settings(flags),
+			Description: "It writes a file of its own in binrepos.conf, and FEATURES=getbinpkg between two marks in make.conf. --undo restores both byte for byte.",
 			Action: func(c *cli.Context) error {
 				if _, err := positional(c, 0, 0, ""); err != nil {
 					return err
 				}
 				s := portageSetup{etc: filepath.Join(c.String("root"), "etc/portage"), target: c.String("target"), dry: c.Bool("dry-run"), env: e}
 				if !build.ValidTarget(s.target) {
-					return usage("--target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", s.target)
+					return usage("for example: swarm portage setup --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", s.target)
 				}
-				if g := noEmpty(c.StringSlice("gateway")); len(g) > 0 {
-					s.gateway = g[0]
+				var err error
+				if s.gateway, err = reachable(noEmpty(c.StringSlice("gateway"))); err != nil {
+					return err
+				}
+				if st, err := os.Stat(s.etc); err != nil || !st.IsDir() {
+					return failure("run it on a Gentoo machine, or name its root with --root", "no Portage configuration in %s", s.etc)
 				}
 				if c.Bool("undo") {
 					return s.undo()
@@ -49,8 +57,25 @@ func portageCmd(e *env) *cli.Command {
 	}
 }
 
+// reachable is the address at which emerge on this machine finds the gateway:
+// what the daemon listens on, with any address meaning loopback.
+func reachable(gateways []string) (string, error) {
+	if len(gateways) == 0 {
+		return "", usage("swarm portage setup --gateway 127.0.0.1:8090", "no gateway is configured")
+	}
+	host, port, err := net.SplitHostPort(gateways[0])
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
+		return "", usage("swarm portage setup --gateway 127.0.0.1:8090", "gateway %q: want HOST:PORT", gateways[0])
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
 // portageSetup writes two things and nothing else: a section of its own in
-// binrepos.conf, and FEATURES=getbinpkg between two marks in make.conf.
+// binrepos.conf, and FEATURES=getbinpkg between two marks in make.conf. What
+// undo needs to restore every byte stands in the marks.
 type portageSetup struct {
 	etc     string // .../etc/portage
 	target  string
@@ -62,9 +87,16 @@ type portageSetup struct {
 const (
 	markBegin = "# begin: written by swarm portage setup; swarm portage setup --undo removes it"
 	markEnd   = "# end: swarm portage setup"
+	// Said at the end of the first mark: what was not there before.
+	madeFile    = " (and this file)"
+	madeNewline = " (and the line break before it)"
+
+	ownHeader = "# Written by: swarm portage setup. To undo: swarm portage setup --undo"
+	madeDir   = "# The directory was made for it."
 )
 
-func (s *portageSetup) binrepo() string { return filepath.Join(s.etc, "binrepos.conf", "swarm.conf") }
+func (s *portageSetup) binrepos() string { return filepath.Join(s.etc, "binrepos.conf") }
+func (s *portageSetup) binrepo() string  { return filepath.Join(s.binrepos(), "swarm.conf") }
 
 // makeConf is the file that gets FEATURES: make.conf itself, or a file of our
 // own where it is a directory.
@@ -76,11 +108,14 @@ func (s *portageSetup) makeConf() string {
 	return path
 }
 
-func (s *portageSetup) section() string {
-	return fmt.Sprintf(`# Written by: swarm portage setup. To undo: swarm portage setup --undo
-[swarm]
-# The daemon on this machine. It fetches what is not here from the peers and
-# verifies every byte before Portage gets it.
+func (s *portageSetup) section(newDir bool) string {
+	head := ownHeader + "\n"
+	if newDir {
+		head += madeDir + "\n"
+	}
+	return head + fmt.Sprintf(`[swarm]
+# The daemon that fetches what it does not have from the peers, and verifies
+# every byte before Portage gets it.
 sync-uri = http://%s/%s/stable
 priority = 9999
 # A place of its own: another binhost's files are never taken for these.
@@ -93,67 +128,119 @@ verify-signature = false
 }
 
 func (s *portageSetup) do(allowOther bool) error {
-	if st, err := os.Stat(s.etc); err != nil || !st.IsDir() {
-		return failure("run it on a Gentoo machine, or name its root with --root", "no Portage configuration in %s", s.etc)
-	}
 	others, err := s.others()
 	if err != nil {
 		return err
 	}
 	if len(others) > 0 && !allowOther {
-		return failure("comment these sections out, or add 'getbinpkg-exclude = */*' to them (Portage 3.0.78 or later), or use --allow-other",
+		return failure("comment these out, or add 'getbinpkg-exclude = */*' to their sections (Portage 3.0.78 or later), or use --allow-other",
 			"other binary package hosts are active and their packages would be mixed with the swarm's: %s", strings.Join(others, ", "))
 	}
-	if st, err := os.Stat(filepath.Join(s.etc, "binrepos.conf")); err == nil && !st.IsDir() {
-		return failure("make it a directory: mv binrepos.conf x; mkdir binrepos.conf; mv x binrepos.conf/", "%s is a file", filepath.Join(s.etc, "binrepos.conf"))
+	dir, err := os.Stat(s.binrepos())
+	if err == nil && !dir.IsDir() {
+		return failure(fmt.Sprintf("make it a directory: cd %s && mv binrepos.conf x && mkdir binrepos.conf && mv x binrepos.conf/mine.conf", s.etc), "%s is a file", s.binrepos())
+	}
+	newDir := errors.Is(err, fs.ErrNotExist)
+	switch old, err := os.ReadFile(s.binrepo()); {
+	case err == nil && !strings.HasPrefix(string(old), ownHeader):
+		return failure("move it away, or give it another name", "%s is there and swarm portage setup did not write it", s.binrepo())
+	case err == nil:
+		newDir = strings.Contains(string(old), madeDir) // as it was the first time
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read what an earlier setup wrote: %w", err)
 	}
 	conf := s.makeConf()
-	old, err := os.ReadFile(conf)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read %s: %w", conf, err)
+	text, err := s.withFeatures(conf)
+	if err != nil {
+		return err
 	}
-	text := without(string(old))
-	if text != "" && !strings.HasSuffix(text, "\n") {
-		text += "\n"
-	}
-	text += markBegin + "\nFEATURES=\"${FEATURES} getbinpkg\"\n" + markEnd + "\n"
-	if err := s.write(s.binrepo(), s.section()); err != nil {
+	if err := s.write(s.binrepo(), s.section(newDir)); err != nil {
 		return err
 	}
 	if err := s.write(conf, text); err != nil {
 		return err
 	}
-	o := s.env.out
-	o.Printf("FEATURES=getbinpkg was added to %s between two marks.\n", conf)
-	o.Printf("emerge now asks http://%s/%s/stable, the daemon on this machine, before it compiles.\n", s.gateway, s.target)
-	o.Printf("verify-signature is false for this one host: packages of the swarm carry no OpenPGP signature; the daemon has verified them against the swarm's records.\n")
-	o.Printf("to undo: swarm portage setup --undo\n")
-	o.Printf("next: emerge --ask --update --deep --newuse --getbinpkg --binpkg-respect-use=y --binpkg-changed-deps=y @world\n")
+	if !s.dry {
+		s.explain(conf)
+	}
 	return nil
 }
 
-// write puts a file in place whole, or says what it would write.
+// withFeatures is make.conf with our lines at its end: the last word on
+// FEATURES, which they extend.
+func (s *portageSetup) withFeatures(conf string) (string, error) {
+	old, err := os.ReadFile(conf)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read make.conf: %w", err)
+	}
+	text, made := without(string(old))
+	mark := markBegin
+	switch {
+	case err != nil || made:
+		mark += madeFile
+	case text != "" && !strings.HasSuffix(text, "\n"):
+		text, mark = text+"\n", mark+madeNewline
+	}
+	return text + mark + "\nFEATURES=\"${FEATURES} getbinpkg\"\n" + markEnd + "\n", nil
+}
+
+func (s *portageSetup) explain(conf string) {
+	o := s.env.out
+	o.Printf("FEATURES=getbinpkg was added to %s between two marks.\n", conf)
+	o.Printf("emerge now asks http://%s/%s/stable before it compiles.\n", s.gateway, s.target)
+	o.Printf("verify-signature is false for this one host: its packages carry no OpenPGP\nsignature; the daemon has verified them against the swarm's own records.\n")
+	o.Printf("to undo: swarm portage setup --undo\n")
+	o.Printf("next: emerge --ask --update --deep --newuse --binpkg-respect-use=y --binpkg-changed-deps=y @world\n")
+}
+
+// write puts a file in place whole, with the owner and the mode that it had, or
+// says what it would write. A link stays a link: what it names is written.
 func (s *portageSetup) write(path, text string) error {
 	if s.dry {
 		s.env.out.Printf("would write %s:\n%s\n", path, text)
 		return nil
 	}
-	mode := fs.FileMode(0o644)
-	if st, err := os.Stat(path); err == nil {
-		mode = st.Mode().Perm()
-	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return s.denied(err)
 	}
-	tmp := path + ".swarm-new"
-	if err := os.WriteFile(tmp, []byte(text), mode); err != nil {
-		return s.denied(err)
+	dest, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		dest = path // it is not there yet
 	}
-	if err := os.Rename(tmp, path); err != nil {
-		return s.denied(errors.Join(err, os.Remove(tmp)))
+	// A name with a dot is one that Portage passes over in its directories.
+	tmp := filepath.Join(filepath.Dir(dest), "."+filepath.Base(dest)+".swarm-new")
+	if err := writeLike(tmp, dest, text); err != nil {
+		return s.denied(errors.Join(err, gone(os.Remove(tmp))))
+	}
+	if err := os.Rename(tmp, dest); err != nil {
+		return s.denied(errors.Join(err, gone(os.Remove(tmp))))
 	}
 	s.env.out.Printf("wrote %s\n", path)
 	return nil
+}
+
+// writeLike writes a new file, durably, with owner and mode of an old one.
+func writeLike(path, old, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if st, serr := os.Stat(old); serr == nil {
+		err = errors.Join(err, f.Chmod(st.Mode().Perm()))
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() {
+			err = errors.Join(err, f.Chown(int(sys.Uid), int(sys.Gid)))
+		}
+	}
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// gone lets a file be away that was to be removed.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (s *portageSetup) denied(err error) error {
@@ -163,43 +250,60 @@ func (s *portageSetup) denied(err error) error {
 	return err
 }
 
-// without removes what an earlier setup wrote between its marks.
-func without(text string) string {
-	before, rest, ok := strings.Cut(text, markBegin+"\n")
+// without removes what an earlier setup wrote between its marks, and reports
+// whether it had made the whole file.
+func without(text string) (rest string, made bool) {
+	before, rest, ok := strings.Cut(text, markBegin)
+	if !ok || before != "" && !strings.HasSuffix(before, "\n") {
+		return text, false
+	}
+	note, rest, ok := strings.Cut(rest, "\n")
 	if !ok {
-		return text
+		return text, false
 	}
 	_, after, ok := strings.Cut(rest, markEnd+"\n")
 	if !ok {
-		return text // somebody edited the marks: nothing is guessed
+		return text, false // somebody edited the marks: nothing is guessed
 	}
-	return before + after
+	if note == madeNewline {
+		before = strings.TrimSuffix(before, "\n")
+	}
+	return before + after, note == madeFile
 }
 
 func (s *portageSetup) undo() error {
 	done := false
-	if _, err := os.Stat(s.binrepo()); err == nil {
-		if !s.dry {
-			if err := os.Remove(s.binrepo()); err != nil {
+	switch old, err := os.ReadFile(s.binrepo()); {
+	case err == nil && strings.HasPrefix(string(old), ownHeader):
+		done = true
+		if err := s.remove(s.binrepo()); err != nil {
+			return err
+		}
+		if strings.Contains(string(old), madeDir) && !s.dry {
+			// Somebody else's file in it keeps the directory.
+			if err := os.Remove(s.binrepos()); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
 				return s.denied(err)
 			}
 		}
-		s.env.out.Printf("removed %s\n", s.binrepo())
-		done = true
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+		return s.denied(err)
 	}
 	conf := s.makeConf()
 	old, err := os.ReadFile(conf)
-	if err == nil && without(string(old)) != string(old) {
-		text := without(string(old))
-		if text == "" && filepath.Base(conf) == "zz-swarm.conf" && !s.dry {
-			if err := os.Remove(conf); err != nil {
-				return s.denied(err)
-			}
-			s.env.out.Printf("removed %s\n", conf)
-		} else if err := s.write(conf, text); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s.denied(err)
+	}
+	if text, made := without(string(old)); text != string(old) {
+		done = true
+		put := func() error { return s.write(conf, text) }
+		if made && text == "" {
+			put = func() error { return s.remove(conf) }
+		}
+		if err := put(); err != nil {
 			return err
 		}
-		done = true
+	} else if strings.Contains(string(old), markBegin) {
+		return failure("remove the lines from "+markBegin[:8]+" on by hand", "the marks in %s were edited, so nothing was taken out of it", conf)
 	}
 	if !done {
 		s.env.out.Printf("nothing of swarm portage setup is in %s\n", s.etc)
@@ -207,28 +311,73 @@ func (s *portageSetup) undo() error {
 	return nil
 }
 
-// others lists the sections of binrepos.conf that are active beside ours.
+func (s *portageSetup) remove(path string) error {
+	if s.dry {
+		s.env.out.Printf("would remove %s\n", path)
+		return nil
+	}
+	if err := os.Remove(path); err != nil {
+		return s.denied(err)
+	}
+	s.env.out.Printf("removed %s\n", path)
+	return nil
+}
+
+// others lists the binary package hosts that are active beside ours: sections
+// of binrepos.conf, and PORTAGE_BINHOST in make.conf.
 func (s *portageSetup) others() ([]string, error) {
 	var out []string
-	base := filepath.Join(s.etc, "binrepos.conf")
-	err := filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) && path == base {
+	err := confFiles(s.binrepos(), func(path string) error {
+		if path == s.binrepo() {
 			return nil
-		}
-		if err != nil || d.IsDir() || path == s.binrepo() {
-			return err
 		}
 		names, err := activeSections(path)
 		for _, n := range names {
-			out = append(out, n+" in "+path)
+			out = append(out, "["+n+"] in "+path)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", base, err)
+		return nil, fmt.Errorf("look for other binary package hosts: %w", err)
+	}
+	err = confFiles(filepath.Join(s.etc, "make.conf"), func(path string) error {
+		text, err := os.ReadFile(path)
+		for line := range strings.Lines(string(text)) {
+			value, ok := strings.CutPrefix(strings.TrimSpace(line), "PORTAGE_BINHOST=")
+			if ok && strings.Trim(value, `"' `) != "" {
+				out = append(out, "PORTAGE_BINHOST in "+path)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for other binary package hosts: %w", err)
 	}
 	slices.Sort(out)
 	return out, nil
+}
+
+// confFiles visits a file, or the files of a directory that Portage would read.
+func confFiles(base string, visit func(path string) error) error {
+	return filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path == base {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		hidden := path != base && (strings.HasPrefix(d.Name(), ".") || strings.HasSuffix(d.Name(), "~"))
+		switch {
+		case d.IsDir() && hidden:
+			return fs.SkipDir
+		case d.IsDir() || hidden:
+			return nil
+		}
+		if st, err := os.Stat(path); err != nil || st.IsDir() {
+			return err // a link to a directory is not followed
+		}
+		return visit(path)
+	})
 }
 
 // activeSections lists the sections of an ini file that name a sync-uri and do

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -48,6 +50,9 @@ func runDaemon(c *cli.Context, e *env) error {
 	if err != nil {
 		return err
 	}
+	if e.adjust != nil {
+		e.adjust(&cfg)
+	}
 	n, err := node.New(cfg)
 	if err != nil {
 		return explainStart(err, cfg)
@@ -62,9 +67,25 @@ func explainStart(err error, cfg node.Config) error {
 	case errors.Is(err, agent.ErrInUse):
 		return failure("stop it, or give this one its own --state, --socket, --listen and --gateway", "another swarm daemon runs on %s", cfg.State)
 	case errors.Is(err, p2p.ErrPortInUse):
-		return failure("another program has it (another swarm daemon?); choose one with --listen", "%v", err)
+		return failure("choose another with --listen", "%v", err)
+	case errors.Is(err, p2p.ErrSwarmKey), errors.Is(err, p2p.ErrIdentity):
+		return failure("restore the file, or move the directory away and join again", "%v", err)
+	case errors.Is(err, fs.ErrPermission):
+		return failure("run it as the user whose files these are, or choose another --state", "%v", err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return failure("stop it, or choose another port with --gateway", "%v: another program has that port", listenFailure(err))
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return failure("correct --gateway or --listen", "%v: this machine has no such address", listenFailure(err))
 	}
 	return err
+}
+
+// listenFailure is the part of an error that names the address.
+func listenFailure(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Addr != nil {
+		return op.Op + " on " + op.Addr.String()
+	}
+	return err.Error()
 }
 
 // nodeConfig checks the settings and finds what this machine can build.
@@ -78,14 +99,14 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, error) {
 	}
 	quota, err := parseSize(c.String("quota"))
 	if err != nil {
-		return node.Config{}, usage("--quota 50G", "%v", err)
+		return node.Config{}, usage("for example: swarm run --quota 50G", "%v", err)
 	}
 	target := c.String("target")
 	if !build.ValidTarget(target) {
-		return node.Config{}, usage("--target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", target)
+		return node.Config{}, usage("for example: swarm run --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", target)
 	}
 	if c.Int("slots") < 0 || c.Int("slots") > 64 || c.Int("jobs") < 1 {
-		return node.Config{}, usage("swarm run --help", "slots and jobs: want small positive numbers")
+		return node.Config{}, usage("swarm run --help", "--slots wants 0 to 64, --jobs 1 or more")
 	}
 	joined, err := joinedPeers(state)
 	if err != nil {
@@ -122,8 +143,12 @@ func findBuilders(c *cli.Context, cfg *node.Config, target string) error {
 	cfg.Planners = map[build.Builder]daemon.Planner{build.BuilderSample: daemon.SamplePlanner{Toolchain: tc, Target: target}}
 	cfg.Default = build.BuilderSample
 	want := c.String("builder")
-	if want == string(build.BuilderSample) {
+	switch want {
+	case string(build.BuilderSample):
 		return nil
+	case string(build.BuilderPortage), "auto":
+	default:
+		return usage("swarm run --builder portage, sample or auto", "there is no builder %q", want)
 	}
 	pc := emerge.Config{Emerge: c.String("emerge")}
 	if dir := c.String("portage-config"); dir != "" {
@@ -141,8 +166,6 @@ func findBuilders(c *cli.Context, cfg *node.Config, target string) error {
 		cfg.Default = build.BuilderPortage
 	case want == string(build.BuilderPortage):
 		return failure("put emerge on PATH, or name it with --emerge", "%v", err)
-	case want != "auto":
-		return usage("--builder portage|sample|auto", "builder %q", want)
 	case errors.Is(err, emerge.ErrNoPortage):
 		cfg.Log.Info("no emerge here: this peer builds the sample packages only")
 	default:

@@ -157,6 +157,10 @@ func jobsCmd(e *env) *cli.Command {
 			if c.Bool("json") {
 				return e.out.JSON(map[string]any{"schema": view.Schema, "jobs": jobs})
 			}
+			if len(jobs) == 0 {
+				e.note("no jobs: no round is open (swarm status lists the rounds, swarm jobs --round ID their jobs)")
+				return nil
+			}
 			t := e.out.NewTable("PACKAGE", "STATE", "PEER", "COPIES", "KEY", "NOTE")
 			for _, j := range jobs {
 				t.Row(j.CPV, stateCell(j.State), j.Peer, j.Copies, j.Key.Short(), jobNote(j))
@@ -223,20 +227,23 @@ func runBuild(c *cli.Context, e *env, atoms []string) error {
 	for _, n := range reply.Dropped {
 		e.note("swarm: dropped: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
 	}
-	if !c.Bool("wait") {
-		if c.Bool("json") {
-			return e.out.JSON(reply)
-		}
+	if c.Bool("wait") {
+		err = waitRound(c, e, client, reply)
+	} else if c.Bool("json") {
+		err = e.out.JSON(reply)
+	} else {
 		e.out.Printf("round %s: %d jobs for %s\n", reply.Round, reply.Jobs, strings.Join(reply.Wanted, " "))
-		e.out.Printf("watch it: swarm status --watch\n")
-		return nil
+		e.note("watch it: swarm status --watch")
 	}
-	return waitRound(c, e, client, reply)
+	if err == nil && len(reply.Missing) > 0 {
+		return errPartial // of what was asked for by name
+	}
+	return err
 }
 
-// waitRound follows a round until it is published, or can go no further.
+// waitRound follows a round until it is released, or can go no further.
 func waitRound(c *cli.Context, e *env, client *control.Client, reply control.BuildReply) error {
-	last := ""
+	last, since := "", time.Time{} // since when no drone fits the rest
 	for {
 		s, err := client.Status(c.Context)
 		if err != nil {
@@ -251,21 +258,16 @@ func waitRound(c *cli.Context, e *env, client *control.Client, reply control.Bui
 				e.note("%s", line)
 				last = line
 			}
-			if r.State != "open" {
-				if c.Bool("json") {
-					return e.out.JSON(r)
-				}
-				e.out.Printf("round %s: %d of %d built and released\n", r.ID, r.Done, r.Jobs)
-				return nil
+			switch {
+			case r.State != string(build.RoundOpen):
+				return roundEnded(c, e, r)
+			case !stuck(r):
+				since = time.Time{}
+			case since.IsZero():
+				since = time.Now()
 			}
-			if r.Blocked+r.Unfit > 0 && r.Building == 0 && r.Ready == 0 && r.Done+r.Blocked+r.Unfit+r.Waiting == r.Jobs {
-				if c.Bool("json") {
-					if err := e.out.JSON(r); err != nil {
-						return err
-					}
-				}
-				e.note("swarm: %d of %d built; swarm jobs --round %s says why the rest is not", r.Done, r.Jobs, r.ID)
-				return errPartial
+			if stuck(r) && (r.Unfit == 0 || time.Since(since) > unfitPatience) {
+				return roundEnded(c, e, r)
 			}
 		}
 		select {
@@ -274,4 +276,35 @@ func waitRound(c *cli.Context, e *env, client *control.Client, reply control.Bui
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+// unfitPatience is how long a job may fit no drone before waiting for it ends:
+// a drone that starts says only in its second Beat what it can build.
+const unfitPatience = 30 * time.Second
+
+// stuck reports whether nothing of a round will move by itself: what is not
+// built is blocked, fits no drone, or waits for such.
+func stuck(r view.Round) bool {
+	return r.PlanKnown && r.Blocked+r.Unfit > 0 && r.Building == 0 && r.Ready == 0
+}
+
+func roundEnded(c *cli.Context, e *env, r view.Round) error {
+	if c.Bool("json") {
+		err := e.out.JSON(struct {
+			Schema int `json:"schema"`
+			view.Round
+		}{view.Schema, r})
+		if err != nil {
+			return err
+		}
+	} else if r.Done == r.Jobs {
+		e.out.Printf("round %s: %d of %d built and released\n", r.ID, r.Done, r.Jobs)
+	} else {
+		e.out.Printf("round %s: %d of %d built\n", r.ID, r.Done, r.Jobs)
+	}
+	if r.Done < r.Jobs {
+		e.note("swarm: the rest is not built: swarm jobs --round %s says why, swarm logs JOB shows a log", r.ID)
+		return errPartial
+	}
+	return nil
 }

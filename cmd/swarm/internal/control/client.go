@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"syscall"
+	"time"
 
 	"github.com/build-swarm/swarm/build/view"
 )
@@ -65,9 +66,9 @@ func (c *Client) Build(ctx context.Context, req BuildRequest) (BuildReply, error
 
 // Log copies a job's log to w.
 func (c *Client) Log(ctx context.Context, w io.Writer, job string, follow bool) error {
-	path := "/v1/logs/" + url.PathEscape(job)
+	path := "/v1/logs?job=" + url.QueryEscape(job)
 	if follow {
-		path += "?follow"
+		path += "&follow"
 	}
 	res, err := c.do(ctx, path, nil)
 	if err != nil {
@@ -80,14 +81,27 @@ func (c *Client) Log(ctx context.Context, w io.Writer, job string, follow bool) 
 	return nil
 }
 
+// patience is how long the daemon may take over a question. Only a build
+// request takes longer: Portage thinks.
+const patience = 20 * time.Second
+
 func ask[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
 	var v T
+	if body == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, &Error{Kind: KindUnreachable,
+			Message: fmt.Sprintf("the daemon on %s did not answer within %s", c.path, patience), Hint: "its log says what it is doing"})
+		defer cancel()
+	}
 	res, err := c.do(ctx, path, body)
 	if err != nil {
 		return v, err
 	}
 	defer res.Body.Close()
 	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
+		if late, ok := errors.AsType[*Error](context.Cause(ctx)); ok {
+			return v, late
+		}
 		return v, fmt.Errorf("read the daemon's answer to %s: %w", path, err)
 	}
 	return v, nil
@@ -108,6 +122,9 @@ func (c *Client) do(ctx context.Context, path string, body any) (*http.Response,
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
+		if late, ok := errors.AsType[*Error](context.Cause(ctx)); ok {
+			return nil, late
+		}
 		return nil, c.explain(err)
 	}
 	if res.StatusCode == http.StatusOK {
@@ -129,7 +146,10 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return &Error{Kind: KindUnreachable, Message: "no swarm daemon answers on " + c.path, Hint: "start it: swarm run"}
 	case errors.Is(err, fs.ErrPermission):
-		return &Error{Kind: KindUnreachable, Message: "no permission for " + c.path, Hint: "use sudo, or join the group: usermod -aG swarm USER"}
+		return &Error{Kind: KindUnreachable, Message: "this user may not use " + c.path, Hint: "use sudo, or join its group: usermod -aG " + group + " USER"}
 	}
-	return &Error{Kind: KindUnreachable, Message: fmt.Sprintf("the daemon on %s does not answer: %v", c.path, err)}
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		err = ue.Err // without the made-up URL
+	}
+	return &Error{Kind: KindUnreachable, Message: fmt.Sprintf("the daemon on %s does not answer: %v", c.path, err), Hint: "its log says what it is doing"}
 }

@@ -45,6 +45,7 @@ type BuildRequest struct {
 
 // BuildReply names the round that was made.
 type BuildReply struct {
+	Schema  int          `json:"schema"`
 	Round   string       `json:"round"`
 	Jobs    int          `json:"jobs"`
 	Wanted  []string     `json:"wanted"`
@@ -52,13 +53,15 @@ type BuildReply struct {
 	Missing []build.Note `json:"missing"`
 }
 
-// Peer is a peer with how it is reached.
+// Peer is a peer with how it is reached. One that is configured and was never
+// reached has the state "unreached" and little else.
 type Peer struct {
 	view.Peer
 	Connected bool     `json:"connected"`
 	Via       string   `json:"via"` // LAN, direct, relay; "" when not connected
 	RTTMicros int64    `json:"rtt_us"`
 	Addrs     []string `json:"addrs"`
+	Problem   string   `json:"problem"` // why it cannot be reached; "" when it can
 }
 
 // Info is what a peer says of itself.

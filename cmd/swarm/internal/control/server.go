@@ -13,10 +13,15 @@ import (
 	"os/user"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // group may use the socket beside the daemon's own user, where it exists.
 const group = "swarm"
+
+// maxPath is what fits into a unix socket's address, in bytes.
+const maxPath = 107
 
 // maxBody bounds a request's body, in bytes.
 const maxBody = 1 << 20
@@ -31,7 +36,17 @@ type Server struct {
 // NewServer opens the socket at once, so that a path that cannot be had is an
 // error before anything else starts. A socket file that nobody answers on is a
 // remainder of a crash and is replaced.
+//
+// The path must be free or a socket: whatever else lies there stays, and is an
+// error. Nobody but this user can connect before the permissions are set.
 func NewServer(path string, d Daemon, log *slog.Logger) (*Server, error) {
+	if len(path) > maxPath {
+		return nil, &Error{Kind: KindUsage, Message: fmt.Sprintf("the control socket's path is %d bytes long, the system takes %d: %s", len(path), maxPath, path),
+			Hint: "choose a shorter one with --socket"}
+	}
+	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != os.ModeSocket {
+		return nil, &Error{Kind: KindUsage, Message: path + " is there and is no socket", Hint: "choose another path with --socket"}
+	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		return nil, errors.Join(&Error{Kind: KindInternal, Message: "another swarm daemon answers on " + path,
 			Hint: "stop it, or give this one its own --socket and --state"}, conn.Close())
@@ -39,7 +54,11 @@ func NewServer(path string, d Daemon, log *slog.Logger) (*Server, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("replace the control socket: %w", err)
 	}
+	// The file is born with the umask's permissions. Other files made in this
+	// moment, if any, come out more private than they had to be.
+	mask := unix.Umask(0o177)
 	ln, err := net.Listen("unix", path)
+	unix.Umask(mask)
 	if err != nil {
 		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
@@ -97,10 +116,10 @@ func handler(d Daemon) http.Handler {
 		}
 		return d.Build(r.Context(), req)
 	})
-	mux.HandleFunc("GET /v1/logs/{job}", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fw := &flushWriter{w: w}
-		if err := d.Log(r.Context(), fw, r.PathValue("job"), r.URL.Query().Has("follow")); err != nil {
+		if err := d.Log(r.Context(), fw, r.URL.Query().Get("job"), r.URL.Query().Has("follow")); err != nil {
 			if !fw.wrote {
 				fail(w, err)
 				return

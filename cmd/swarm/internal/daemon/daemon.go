@@ -60,27 +60,67 @@ func (d *Daemon) Info(context.Context) (control.Info, error) {
 	return i, nil
 }
 
-// Status takes the snapshot.
+// Status takes the snapshot, and adds what the board does not know: what this
+// peer suffers from, and links that cannot be made.
 func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
+	var why string
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		s = view.Of(r, now)
+		_, why = r.MayClaim()
 		return nil
 	})
-	if err == nil {
-		s.Warnings = append(s.Warnings, d.linkWarnings()...)
+	if err != nil {
+		return s, err
 	}
-	return s, err
+	warnings := d.linkWarnings(s.Peers)
+	if cure := remedy(why); cure != "" {
+		warnings = append(warnings, cure)
+	}
+	if len(warnings) > 0 && s.Verdict == view.Healthy {
+		s.Verdict = view.Degraded
+	}
+	s.Warnings = append(s.Warnings, warnings...)
+	return s, nil
 }
 
-// linkWarnings tells of peers that cannot be reached, and why.
-func (d *Daemon) linkWarnings() []string {
+// remedy says what to do when this peer may not claim for a reason that does
+// not pass by itself.
+func remedy(why string) string {
+	switch {
+	case strings.Contains(why, "runs elsewhere"):
+		return "two machines run with this identity: stop one of them, and there run: swarm init --new-identity"
+	case strings.Contains(why, "clock"):
+		return "set this machine's clock (chronyc makestep, or ntpdate): it claims and publishes nothing until then"
+	}
+	return ""
+}
+
+// linkWarnings tells of peers that cannot be reached though somebody wanted
+// them to be, and why. One that is merely off is not among them: the peers'
+// own lines say so.
+func (d *Daemon) linkWarnings(peers []view.Peer) []string {
 	var out []string
 	for _, p := range d.Host.Known() {
-		if p.Problem != nil && p.Static {
-			out = append(out, build.OneLine(fmt.Sprintf("no connection to %s: %v", p.ID, p.Problem), 300))
+		if p.Problem == nil {
+			continue
+		}
+		wrong := errors.Is(p.Problem, p2p.ErrSwarmKeyMismatch) || errors.Is(p.Problem, p2p.ErrWrongPeer) || errors.Is(p.Problem, p2p.ErrSameIdentity)
+		known := slices.ContainsFunc(peers, func(q view.Peer) bool { return q.ID == p.ID })
+		if wrong || p.Static && !known {
+			out = append(out, build.OneLine("no connection to "+p.ID+": "+problem(p.Problem), 300))
 		}
 	}
 	return out
+}
+
+// problem is a link's error for people. A wrong key is named first: it is what
+// libp2p hides best.
+func problem(err error) string {
+	text := strings.TrimPrefix(err.Error(), p2p.ErrUnreachable.Error()+": ")
+	if errors.Is(err, p2p.ErrSwarmKeyMismatch) {
+		return "swarm key mismatch: " + text
+	}
+	return text
 }
 
 // Jobs lists jobs.
@@ -95,10 +135,16 @@ func (d *Daemon) Jobs(ctx context.Context, round string) (jobs []view.Job, err e
 		jobs = view.Jobs(r, round, now)
 		return nil
 	})
+	for i := range jobs {
+		if jobs[i].USE == nil {
+			jobs[i].USE = []string{} // lists are never null
+		}
+	}
 	return jobs, err
 }
 
-// Peers joins the board's view of peers with the network's.
+// Peers joins the board's view of peers with the network's. Peers that are
+// configured and never came on the board follow, with what is wrong.
 func (d *Daemon) Peers(ctx context.Context) ([]control.Peer, error) {
 	s, err := d.Status(ctx)
 	if err != nil {
@@ -108,10 +154,24 @@ func (d *Daemon) Peers(ctx context.Context) ([]control.Peer, error) {
 	for _, p := range s.Peers {
 		c := control.Peer{Peer: p, Addrs: []string{}}
 		if p.Self {
-			c.Addrs = d.Host.Addrs()
+			c.Addrs = append(c.Addrs, d.Host.Addrs()...)
 		} else if i, ok := d.Host.PeerInfo(p.ID); ok {
 			c.Connected, c.Via, c.RTTMicros = i.Connected, i.Kind, i.RTT.Microseconds()
-			c.Addrs = slices.Concat([]string{}, i.Addrs)
+			c.Addrs = append(c.Addrs, i.Addrs...)
+			if i.Problem != nil {
+				c.Problem = problem(i.Problem)
+			}
+		}
+		out = append(out, c)
+	}
+	for _, i := range d.Host.Known() {
+		if !i.Static || slices.ContainsFunc(s.Peers, func(p view.Peer) bool { return p.ID == i.ID }) {
+			continue
+		}
+		c := control.Peer{Connected: i.Connected, Via: i.Kind, RTTMicros: i.RTT.Microseconds(), Addrs: append([]string{}, i.Addrs...)}
+		c.ID, c.State, c.Doing, c.Builders = i.ID, "unreached", []view.Build{}, []string{}
+		if i.Problem != nil {
+			c.Problem = problem(i.Problem)
 		}
 		out = append(out, c)
 	}
@@ -134,11 +194,16 @@ func (d *Daemon) Build(ctx context.Context, req control.BuildRequest) (control.B
 		name = d.Default
 	}
 	planner := d.Planners[name]
-	if planner == nil {
-		return control.BuildReply{}, &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("this peer cannot plan %s packages", name), Hint: "swarm version shows what it found of Portage"}
+	switch {
+	case planner == nil && name != build.BuilderPortage && name != build.BuilderSample:
+		return control.BuildReply{}, &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("nothing plans with %q", name), Hint: "swarm build --with portage, or --with sample"}
+	case planner == nil:
+		return control.BuildReply{}, &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("this peer cannot plan with %s", name), Hint: "swarm version shows what it found of Portage"}
+	case len(req.Atoms) == 0:
+		return control.BuildReply{}, &control.Error{Kind: control.KindUsage, Message: "nothing is asked for", Hint: "for example: swarm build app-misc/jq"}
 	}
 	for _, a := range req.Atoms {
-		if strings.HasPrefix(a, "@") {
+		if strings.HasPrefix(a, "@") && len(a) > 1 {
 			continue
 		}
 		if _, err := build.ParseAtom(a); err != nil {
@@ -152,7 +217,7 @@ func (d *Daemon) Build(ctx context.Context, req control.BuildRequest) (control.B
 		return control.BuildReply{}, err
 	}
 	p.Command = req.Command
-	reply := control.BuildReply{Jobs: len(p.Jobs), Wanted: []string{}, Dropped: slices.Concat([]build.Note{}, p.Dropped), Missing: slices.Concat([]build.Note{}, p.Missing)}
+	reply := control.BuildReply{Schema: 1, Jobs: len(p.Jobs), Wanted: []string{}, Dropped: append([]build.Note{}, p.Dropped...), Missing: append([]build.Note{}, p.Missing...)}
 	for _, k := range p.Want {
 		for i := range p.Jobs {
 			if p.Jobs[i].Key == k {
@@ -160,13 +225,9 @@ func (d *Daemon) Build(ctx context.Context, req control.BuildRequest) (control.B
 			}
 		}
 	}
+	slices.Sort(reply.Wanted)
 	if len(p.Jobs) == 0 {
-		e := &control.Error{Kind: control.KindNotFound, Message: "nothing to build"}
-		for _, n := range slices.Concat(p.Missing, p.Dropped) {
-			e.Message = build.OneLine(n.Atom+": "+n.Reason, 400)
-			break
-		}
-		return control.BuildReply{}, e
+		return control.BuildReply{}, nothingPlanned(p)
 	}
 	prio := build.Normal
 	if len(p.Want) <= request.SmallRound {
@@ -174,6 +235,25 @@ func (d *Daemon) Build(ctx context.Context, req control.BuildRequest) (control.B
 	}
 	reply.Round, err = d.Requester.Submit(ctx, p, prio)
 	return reply, err
+}
+
+// nothingPlanned says why a plan is empty, by the first of its notes.
+func nothingPlanned(p *build.Plan) error {
+	e := &control.Error{Kind: control.KindNotFound, Message: "nothing to build"}
+	notes := slices.Concat(p.Missing, p.Dropped)
+	if len(notes) > 0 {
+		e.Message = build.OneLine(notes[0].Atom+": "+notes[0].Reason, 400)
+	}
+	if len(notes) > 1 {
+		e.Message += fmt.Sprintf(" (and %d more)", len(notes)-1)
+	}
+	if len(p.Missing) > 0 {
+		e.Hint = "swarm build @samples builds what is built in"
+		if d := p.Missing[0]; !strings.Contains(d.Reason, "sample") {
+			e.Hint = "emerge --search NAME finds the full name"
+		}
+	}
+	return e
 }
 
 // Board returns every record's bytes.
@@ -191,83 +271,101 @@ func (d *Daemon) Board(ctx context.Context) (out [][]byte, err error) {
 // found is where a job's log is now.
 type found struct {
 	key    build.Key
+	name   string // of the package
 	holder string // peer that builds it now, if any
+	nick   string // of the holder
 	log    string // CID of the newest log
-	live   []string
+	author string // peer that built with that log
 }
 
-// find resolves a key, the end of one, or a package name to one job.
+// find resolves a key, the end of one, or a package name to one job of the
+// newest round that knows the name.
 func (d *Daemon) find(ctx context.Context, name string) (f found, err error) {
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-		var hits []build.Key
-		names := map[string]bool{}
-		for _, rd := range r.Rounds() {
-			for _, info := range r.SurveyRound(rd.ID, now) {
-				j := info.Job
-				if string(j.Key) == name || len(name) >= 6 && strings.HasSuffix(string(j.Key), name) || j.CPV.String() == name || j.CPV.CP() == name || j.CPV.Name == name {
-					if !slices.Contains(hits, j.Key) {
-						hits = append(hits, j.Key)
-						names[fmt.Sprintf("%s (%s)", j.CPV, j.Key.Short())] = true
-					}
-				}
-			}
-			if len(hits) > 0 {
-				break // the newest round that knows the name
-			}
-		}
-		switch {
-		case len(hits) == 0:
-			err = &control.Error{Kind: control.KindNotFound, Message: "no job " + build.OneLine(name, 80), Hint: "swarm jobs lists them"}
-			return nil
-		case len(hits) > 1:
-			list := make([]string, 0, len(names))
-			for n := range names {
-				list = append(list, n)
-			}
-			slices.Sort(list)
-			err = &control.Error{Kind: control.KindUsage, Message: name + " names several jobs: " + strings.Join(list, ", "), Hint: "give the key's end instead of the name"}
+		var job *build.Job
+		if job, err = findJob(r, name, now); err != nil {
 			return nil
 		}
-		f.key = hits[0]
+		f.key, f.name = job.Key, job.CPV.String()
 		if h, held := r.Holder(f.key, now); held {
-			f.holder = h.Peer
+			f.holder, f.nick = h.Peer, r.Name(h.Peer)
 		}
 		var newest uint64
 		for _, o := range r.Results(f.key) {
 			if o.Log != "" && uint64(o.Stamp) >= newest {
-				newest, f.log = uint64(o.Stamp), o.Log
+				newest, f.log, f.author = uint64(o.Stamp), o.Log, o.Peer
 			}
-		}
-		if f.log != "" {
-			f.live = r.Holders(f.log, true, now)
 		}
 		return nil
 	})
 	return f, err
 }
 
+// minKeyEnd is how much of a key's end has to be given, in characters.
+const minKeyEnd = 6
+
+func findJob(r *claims.Replica, name string, now claims.Now) (*build.Job, error) {
+	var hits []*build.Job
+	for _, rd := range r.Rounds() {
+		for _, info := range r.SurveyRound(rd.ID, now) {
+			j := info.Job
+			if string(j.Key) == name || len(name) >= minKeyEnd && strings.HasSuffix(string(j.Key), name) || j.CPV.String() == name || j.CPV.CP() == name || j.CPV.Name == name {
+				hits = append(hits, j)
+			}
+		}
+		if len(hits) > 0 {
+			break
+		}
+	}
+	switch len(hits) {
+	case 0:
+		return nil, &control.Error{Kind: control.KindNotFound, Message: "no job " + build.OneLine(name, 80), Hint: "swarm jobs lists them"}
+	case 1:
+		return hits[0], nil
+	}
+	var list []string
+	for _, j := range hits {
+		list = append(list, fmt.Sprintf("%s %s (USE=%q)", j.Key.Short(), j.CPV, strings.Join(j.USE, " ")))
+	}
+	slices.Sort(list)
+	return nil, &control.Error{Kind: control.KindUsage, Message: build.OneLine(name+" names several jobs: "+strings.Join(list, ", "), 400),
+		Hint: "give the key instead of the name: swarm logs " + hits[0].Key.Short()}
+}
+
 // Log copies a job's log: live from whoever builds it, else the kept blob.
 func (d *Daemon) Log(ctx context.Context, w io.Writer, name string, follow bool) error {
-	off := int64(0)
+	off, from := int64(0), "" // what was copied, and whose log it was
 	for {
 		f, err := d.find(ctx, name)
 		if err != nil {
 			return err
 		}
 		name = string(f.key)
-		if f.holder != "" {
+		switch {
+		case f.holder != "":
+			if from != f.holder && off > 0 {
+				if _, err := fmt.Fprintf(w, "\n[%s builds it now]\n", f.nick); err != nil {
+					return err
+				}
+				off = 0
+			}
+			from = f.holder
 			n, err := d.copyLive(ctx, w, f, off, follow)
 			off += n
 			switch {
-			case err == nil && !follow:
+			case err == nil:
 				return nil
-			case err != nil && !errors.Is(err, worker.ErrNoLog):
-				return err
+			case errors.Is(err, worker.ErrNoLog): // not begun, or just ended
+			case !follow:
+				return &control.Error{Kind: control.KindInternal, Message: fmt.Sprintf("read the log of %s from %s, which builds it: %v", f.name, f.nick, problem(err)), Hint: "swarm logs -f waits until it is there"}
 			}
-		} else if f.log != "" {
+		case f.log != "":
+			if from != f.author {
+				off = 0
+			}
 			return d.copyBlob(ctx, w, f.log, off)
-		} else if !follow {
-			return &control.Error{Kind: control.KindNotFound, Message: "no log of " + f.key.Short() + " yet: nobody has built it", Hint: "swarm logs -f waits for it"}
+		case !follow:
+			return &control.Error{Kind: control.KindNotFound, Message: "no log of " + f.name + " yet: nobody has built it", Hint: "swarm logs -f waits for it"}
 		}
 		select {
 		case <-ctx.Done():
@@ -277,8 +375,8 @@ func (d *Daemon) Log(ctx context.Context, w io.Writer, name string, follow bool)
 	}
 }
 
-// copyLive copies what a running build has written from off on. It returns
-// worker.ErrNoLog when the build has ended.
+// copyLive copies what a running build has written from off on. With follow it
+// goes on until worker.ErrNoLog says that the build has ended.
 func (d *Daemon) copyLive(ctx context.Context, w io.Writer, f found, off int64, follow bool) (int64, error) {
 	var n int64
 	for {

@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge"
@@ -16,17 +18,44 @@ type SamplePlanner struct {
 	Target    string
 }
 
-// Plan plans the named samples, or all of them for "@samples".
+// Sets of the built-in planner: all samples, and those that fail on purpose.
+const (
+	setSamples = "@samples"
+	setBroken  = "@broken"
+)
+
+// Plan plans the named samples, and what they need.
 func (p SamplePlanner) Plan(_ context.Context, atoms []string) (*build.Plan, error) {
-	o := sample.Options{Target: p.Target, Only: atoms}
-	if len(atoms) == 1 && atoms[0] == "@samples" {
-		o.Only = nil
+	o := sample.Options{Target: p.Target}
+	all := false
+	for _, a := range atoms {
+		switch {
+		case a == setSamples:
+			all = true
+		case a == setBroken:
+			o.Broken = true
+		case a[0] == '@':
+			return nil, &control.Error{Kind: control.KindUsage, Message: "the built-in builder does not know the set " + a, Hint: "swarm build " + setSamples + ", or swarm build --with portage " + a}
+		default:
+			o.Only = append(o.Only, a)
+		}
 	}
-	plan, notes, err := sample.Plan(p.Toolchain, o)
+	var missing []build.Note
+	switch {
+	case all && len(o.Only) > 0: // what is named beside all is among them, or does not exist
+		named, _, err := sample.Plan(p.Toolchain, o)
+		if err != nil {
+			return nil, err
+		}
+		missing, o.Only = named.Missing, nil
+	case !all && o.Broken && len(o.Only) == 0:
+		o.Only, o.Broken = []string{"sample-broken", "sample-broken-script"}, false
+	}
+	plan, _, err := sample.Plan(p.Toolchain, o)
 	if err != nil {
 		return nil, err
 	}
-	plan.Missing = append(plan.Missing, notes...)
+	plan.Missing = append(plan.Missing, missing...)
 	return &plan, nil
 }
 
@@ -39,10 +68,7 @@ type PortagePlanner struct {
 // Plan plans what emerge would do for the atoms. A set is updated; a package
 // that is named is built though it is installed.
 func (p PortagePlanner) Plan(ctx context.Context, atoms []string) (*build.Plan, error) {
-	update := false
-	for _, a := range atoms {
-		update = update || a[0] == '@'
-	}
+	update := slices.ContainsFunc(atoms, func(a string) bool { return strings.HasPrefix(a, "@") })
 	plan, err := p.Portage.Plan(ctx, emerge.PlanRequest{Target: p.Target, Atoms: atoms, Update: update})
 	switch {
 	case errors.Is(err, emerge.ErrNoPackage), errors.Is(err, emerge.ErrAmbiguous):

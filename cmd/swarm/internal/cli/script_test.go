@@ -1,0 +1,268 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/worker"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/node"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
+)
+
+// TestMain makes this test binary be `swarm` where a script, or a test that
+// wants real processes, runs it under that name.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"swarm": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+		// A swarm whose builds wait for the test: see gatedBuilder.
+		"gated": func() {
+			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: gateBuilders}
+			os.Exit(e.run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+		},
+	})
+}
+
+func gateBuilders(cfg *node.Config) {
+	for name, b := range cfg.Builders {
+		cfg.Builders[name] = gatedBuilder{b, os.Getenv("GATE")}
+	}
+}
+
+// patience bounds every wait of a script; nothing is measured by it.
+const testPatience = 60 * time.Second
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			// Without a compiler on PATH every machine runs the same test, and
+			// a daemon starts at once. The samples that are scripts want
+			// /bin/sh alone.
+			bin, _, _ := strings.Cut(env.Getenv("PATH"), string(os.PathListSeparator))
+			env.Setenv("PATH", bin)
+			env.Setenv("HOME", env.WorkDir)
+			for _, name := range []string{"XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"} {
+				env.Setenv(name, filepath.Join(env.WorkDir, strings.ToLower(name)))
+			}
+			// No daemon of a script opens a fixed port or speaks to the network.
+			for name, value := range map[string]string{
+				"CONFIG": os.DevNull, "LISTEN": "/ip4/127.0.0.1/tcp/0", "GATEWAY": "127.0.0.1:0",
+				"MDNS": "false", "DHT": "false", "BUILDER": "sample", "JOBS": "1",
+			} {
+				env.Setenv("SWARM_"+name, value)
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+	})
+}
+
+// daemon SOCKET waits until the daemon behind a socket answers.
+func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: daemon SOCKET...")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	for _, s := range args {
+		client := control.NewClient(ts.MkAbs(s))
+		err := poll(ctx, func() error {
+			_, err := client.Info(ctx)
+			return err
+		})
+		if err != nil {
+			ts.Fatalf("no daemon on %s: %v", s, err)
+		}
+	}
+}
+
+// poll calls f until it returns nil or ctx has ended.
+func poll(ctx context.Context, f func() error) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// until PATTERN COMMAND... runs a command again and again until its stdout
+// matches, and leaves that in the file "got".
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN COMMAND [ARG...]")
+	}
+	re, err := regexp.Compile(args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	last := ""
+	err = poll(ctx, func() error {
+		out, stderr, _ := runIn(ctx, ts, args[1:])
+		if last = out + stderr; re.MatchString(out) {
+			return os.WriteFile(ts.MkAbs("got"), []byte(out), 0o644)
+		}
+		return fmt.Errorf("no match")
+	})
+	if err != nil {
+		ts.Fatalf("%s: %v for %q; last:\n%s", strings.Join(args[1:], " "), err, args[0], last)
+	}
+}
+
+// runIn runs a command of the script's PATH, in its environment.
+func runIn(ctx context.Context, ts *testscript.TestScript, args []string) (stdout, stderr string, err error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(ts.Getenv("PATH"), args[0]), args[1:]...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "SWARM_CONFIG",
+		"SWARM_LISTEN", "SWARM_GATEWAY", "SWARM_MDNS", "SWARM_DHT", "SWARM_BUILDER", "SWARM_JOBS"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	var out, errOut strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err = cmd.Run()
+	return out.String(), errOut.String(), err
+}
+
+// exits CODE COMMAND... runs a command that ends with a code; stdout and stderr
+// are matched as after exec.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND [ARG...]")
+	}
+	out, stderr, err := runIn(context.Background(), ts, args[1:])
+	_, werr := io.WriteString(ts.Stdout(), out)
+	_, werr2 := io.WriteString(ts.Stderr(), stderr)
+	ts.Check(errors.Join(werr, werr2))
+	code := 0
+	if ee, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = ee.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("%s: exit code %d, want %s\n%s%s", strings.Join(args[1:], " "), code, args[0], out, stderr)
+	}
+}
+
+// nonull FILE... checks that a JSON document has the schema and no null in it.
+func cmdNoNull(ts *testscript.TestScript, neg bool, args []string) {
+	for _, name := range args {
+		var doc map[string]any
+		if err := json.Unmarshal([]byte(ts.ReadFile(name)), &doc); err != nil {
+			ts.Fatalf("%s is not one JSON document: %v\n%s", name, err, ts.ReadFile(name))
+		}
+		if doc["schema"] != 1.0 {
+			ts.Fatalf("%s: schema %v", name, doc["schema"])
+		}
+		if at := findNull("", doc); at != "" {
+			ts.Fatalf("%s: null at %s", name, at)
+		}
+	}
+}
+
+func findNull(at string, v any) string {
+	switch v := v.(type) {
+	case nil:
+		return at
+	case map[string]any:
+		for _, k := range slices.Sorted(mapKeys(v)) {
+			if bad := findNull(at+"."+k, v[k]); bad != "" {
+				return bad
+			}
+		}
+	case []any:
+		for i, x := range v {
+			if bad := findNull(fmt.Sprintf("%s[%d]", at, i), x); bad != "" {
+				return bad
+			}
+		}
+	}
+	return ""
+}
+
+func mapKeys(m map[string]any) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// info SOCKET FIELD NAME puts what a daemon says of itself into a variable:
+// id, gateway or addr.
+func cmdInfo(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: info SOCKET FIELD NAME")
+	}
+	i, err := control.NewClient(ts.MkAbs(args[0])).Info(context.Background())
+	ts.Check(err)
+	switch args[1] {
+	case "id":
+		ts.Setenv(args[2], i.ID)
+	case "gateway":
+		ts.Setenv(args[2], i.Gateway[0])
+	case "addr":
+		ts.Setenv(args[2], i.Addrs[0])
+	default:
+		ts.Fatalf("no field %s", args[1])
+	}
+}
+
+// gatedBuilder wraps a builder. GATE is a directory; what lies in it decides:
+// hold = a build waits, with a process of its own, until it is stopped; term =
+// the process gets SIGTERM in the moment in which its build has finished.
+type gatedBuilder struct {
+	worker.Builder
+	gate string
+}
+
+func (b gatedBuilder) Build(ctx context.Context, req worker.Request) (worker.Result, error) {
+	if _, err := os.Stat(filepath.Join(b.gate, "hold")); err == nil {
+		fmt.Fprintln(req.Log, "the build waits")
+		req.Phase("hold")
+		<-ctx.Done()
+		return worker.Result{}, &build.Failure{Class: build.Cancelled, Reason: "stopped"}
+	}
+	res, err := b.Builder.Build(ctx, req)
+	if _, serr := os.Stat(filepath.Join(b.gate, "term")); serr == nil && err == nil {
+		err = terminateSelf()
+		<-ctx.Done()
+	}
+	return res, err
+}
+
+func terminateSelf() error { return syscall.Kill(os.Getpid(), syscall.SIGTERM) }
