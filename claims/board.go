@@ -43,7 +43,9 @@ type board struct {
 	bucket [Buckets]map[string]*entry
 	sums   [Buckets]uint64
 	count  int
-	byWho  map[string]int // records by author
+	// sum is the digest while it is known; 0 = to be computed.
+	sum   uint64
+	byWho map[string]int // records by author
 }
 
 func newBoard() *board { return &board{byWho: map[string]int{}} }
@@ -70,6 +72,7 @@ func (b *board) put(e *entry) bool {
 	}
 	b.bucket[n][key] = e
 	b.sums[n] += sumOf(e.rec)
+	b.sum = 0
 	b.count++
 	b.byWho[e.rec.Author()]++
 	return true
@@ -88,6 +91,7 @@ func (b *board) remove(key string) bool {
 func (b *board) drop(n int, e *entry) {
 	delete(b.bucket[n], e.rec.Key())
 	b.sums[n] -= sumOf(e.rec)
+	b.sum = 0
 	b.count--
 	if b.byWho[e.rec.Author()]--; b.byWho[e.rec.Author()] == 0 {
 		delete(b.byWho, e.rec.Author())
@@ -99,15 +103,20 @@ func sumOf(o wire.Opened) uint64 {
 	return binary.BigEndian.Uint64(h[:])
 }
 
-// digest is one number over all sums, carried in Beats.
+// digest is one number over all sums, carried in Beats. It is asked for with
+// every Beat that arrives, and the board changes less often.
 func (b *board) digest() uint64 {
+	if b.sum != 0 {
+		return b.sum
+	}
 	var buf [8]byte
 	h := sha256.New()
 	for _, s := range b.sums {
 		binary.BigEndian.PutUint64(buf[:], s)
 		h.Write(buf[:])
 	}
-	return binary.BigEndian.Uint64(h.Sum(nil))
+	b.sum = binary.BigEndian.Uint64(h.Sum(nil))
+	return b.sum
 }
 
 // sorted returns a bucket's entries by key, so that map order never shows.

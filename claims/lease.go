@@ -45,6 +45,14 @@ func (r *Replica) Holder(k build.Key, now Now) (h Holder, ok bool) {
 	return h, ok
 }
 
+// Claim is the claim of a job that stands on the board, whatever its lease.
+func (r *Replica) Claim(k build.Key) (Claim, bool) {
+	if e := r.board.get(ClaimKey(k)); e != nil {
+		return e.body.(Claim), true
+	}
+	return Claim{}, false
+}
+
 // resetAt is the stamp before which claims of a job's target do not count.
 func (r *Replica) resetAt(k build.Key) hlc.Time {
 	ks := r.idx.keys[k]

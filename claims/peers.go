@@ -34,14 +34,13 @@ type Peer struct {
 
 // onBeat takes in a Beat: only one newer than the last restarts a lease, so a
 // replayed one does nothing.
-func (r *Replica) onBeat(now Now, o wire.Opened) {
+func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 	stamp := hlc.Time(o.Stamp())
-	body, err := Validate(o)
-	if err != nil {
+	beat, ok := body.(Beat)
+	if err != nil || !ok {
 		r.Refused.Invalid++
 		return
 	}
-	beat := body.(Beat)
 	if o.Author() == r.self {
 		r.ownBeat(stamp, beat)
 		return
@@ -210,7 +209,12 @@ func (r *Replica) Peers(now Now) []Peer { return r.AppendPeers(make([]Peer, 0, l
 func (r *Replica) AppendPeers(out []Peer, now Now) []Peer {
 	from := len(out)
 	for id, p := range r.peers {
-		out = append(out, Peer{ID: id, Beat: p.beat, Stamp: hlc.Time(p.rec.Stamp()), AgeMS: now.Boot - p.heard,
+		beat := p.beat
+		if id == r.self {
+			// Of itself a peer knows more than it last said.
+			beat.Jobs, beat.Accepting, beat.Why = r.Held(), r.report.Accepting, r.report.Why
+		}
+		out = append(out, Peer{ID: id, Beat: beat, Stamp: hlc.Time(p.rec.Stamp()), AgeMS: now.Boot - p.heard,
 			Live: r.live(id, now), Self: id == r.self, AheadMS: p.ahead})
 	}
 	slices.SortFunc(out[from:], func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })

@@ -53,6 +53,13 @@ type (
 		From    string
 		Records []wire.Opened
 	}
+	// Validated is Received with what Validate made of each record, for a
+	// caller that has asked it already: once for many replicas.
+	Validated struct {
+		From    string
+		Records []wire.Opened
+		Bodies  []Body
+	}
 	// Synced is a message of the anti-entropy exchange.
 	Synced struct {
 		From string
@@ -95,6 +102,7 @@ type (
 )
 
 func (Received) event()     {}
+func (Validated) event()    {}
 func (Synced) event()       {}
 func (Connected) event()    {}
 func (Disconnected) event() {}
@@ -135,6 +143,9 @@ type (
 	}
 	// Alarm is a thing a person has to know. Code is stable, Text for people.
 	Alarm struct{ Code, Text string }
+	// Changed says that time alone changed how the board reads: a peer fell
+	// silent or came back, or this peer may now claim.
+	Changed struct{}
 	// WantPlan asks for a round's plan, which stands in a blob.
 	WantPlan struct{ Round, CID string }
 )
@@ -145,6 +156,7 @@ func (Send) effect()     {}
 func (Won) effect()      {}
 func (Stop) effect()     {}
 func (Alarm) effect()    {}
+func (Changed) effect()  {}
 func (WantPlan) effect() {}
 
 // own is a claim that this drone holds.
@@ -228,7 +240,9 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 	r.out = nil
 	switch ev := ev.(type) {
 	case Received:
-		r.receive(now, ev)
+		r.receive(now, ev.Records, nil)
+	case Validated:
+		r.receive(now, ev.Records, ev.Bodies)
 	case Synced:
 		r.onSync(now, ev)
 	case Connected:
@@ -274,18 +288,24 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 func (r *Replica) emit(e Effect) { r.out = append(r.out, e) }
 
 // receive merges records of others. What is refused is counted, never fatal.
-func (r *Replica) receive(now Now, ev Received) {
+func (r *Replica) receive(now Now, records []wire.Opened, bodies []Body) {
 	var put []wire.Opened
-	for _, o := range ev.Records {
+	for i, o := range records {
+		var body Body
+		var err error
+		if i < len(bodies) {
+			body = bodies[i]
+		} else {
+			body, err = Validate(o)
+		}
 		if o.Type() == TypeBeat {
-			r.onBeat(now, o)
+			r.onBeat(now, o, body, err)
 			continue
 		}
 		if err := r.clock.Observe(hlc.Time(o.Stamp()), now.Wall); err != nil {
 			r.Refused.Future++
 			continue
 		}
-		body, err := Validate(o)
 		switch {
 		case err != nil:
 			r.Refused.Invalid++
@@ -411,6 +431,7 @@ func (r *Replica) due(now Now) {
 	}
 	if !r.synced && len(r.connected) == 0 && now.Boot-r.started >= aloneMillis {
 		r.synced = true
+		r.emit(Changed{})
 	}
 	r.dueSync(now)
 }

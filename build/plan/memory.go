@@ -5,74 +5,75 @@ import (
 	"github.com/build-swarm/swarm/claims"
 )
 
-// Memory notices drones that do not take what the plan gives them: for reasons
-// that others cannot see, or because they see another board. Whoever has not
-// claimed within two Beats is passed over for that job for ten. It is the
-// observer's own judgement and is told to nobody.
+// Memory notices jobs that nobody takes though the plan gives them to drones
+// that are free: for reasons that others cannot see, or because they see
+// another board. When that has gone on for two Beats, the other free drones
+// are passed over for that job for ten, all at once: one after another would
+// take two Beats for each that is deaf. So whoever looks first takes it, and
+// drones look at different times. It is the observer's own judgement and is
+// told to nobody.
 type Memory struct {
-	given map[build.Key]given
-	pass  map[build.Key]map[string]int64 // until, boot milliseconds
-}
-
-type given struct {
-	peer  string
-	since int64
+	since map[build.Key]int64 // free drones were given it and did not take it
+	until map[build.Key]int64 // boot milliseconds until which they are passed over
+	idle  map[string]bool     // the other drones with a free slot
 }
 
 // NewMemory is empty.
 func NewMemory() *Memory {
-	return &Memory{given: map[build.Key]given{}, pass: map[build.Key]map[string]int64{}}
+	return &Memory{since: map[build.Key]int64{}, until: map[build.Key]int64{}, idle: map[string]bool{}}
 }
 
 // Note takes in the assignments of one call of Next at a boot time in
-// milliseconds. Only those that could start at once count.
+// milliseconds. Only those to others that could start at once count.
 func (m *Memory) Note(all []Assignment, peers []claims.Peer, boot int64) {
+	if len(all) == 0 && len(m.since) == 0 && len(m.until) == 0 {
+		return
+	}
+	self := ""
+	clear(m.idle)
+	for i := range peers {
+		switch p := &peers[i]; {
+		case p.Self:
+			self = p.ID
+		case len(p.Beat.Jobs) < p.Beat.Slots:
+			m.idle[p.ID] = true
+		}
+	}
 	seen := make(map[build.Key]bool, len(all))
 	for _, a := range all {
-		if a.Start > 0 {
+		if a.Start > 0 || a.Peer == self {
 			continue
 		}
 		seen[a.Key] = true
-		g, ok := m.given[a.Key]
-		if !ok || g.peer != a.Peer {
-			m.given[a.Key] = given{a.Peer, boot}
+		since, ok := m.since[a.Key]
+		if !ok {
+			m.since[a.Key] = boot
 			continue
 		}
-		period := periodOf(peers, a.Peer)
-		if boot-g.since < 2*period {
-			continue
+		if period := periodOf(peers, a.Peer); boot-since >= 2*period {
+			m.until[a.Key] = boot + passBeats*period
 		}
-		if m.pass[a.Key] == nil {
-			m.pass[a.Key] = map[string]int64{}
-		}
-		m.pass[a.Key][a.Peer] = boot + passBeats*period
-		delete(m.given, a.Key)
 	}
-	for k := range m.given {
+	for k := range m.since {
 		if !seen[k] {
-			delete(m.given, k)
+			delete(m.since, k)
 		}
 	}
-	for k, ps := range m.pass {
-		for p, until := range ps {
-			if until <= boot {
-				delete(ps, p)
-			}
-		}
-		if len(ps) == 0 {
-			delete(m.pass, k)
+	for k, until := range m.until {
+		if until <= boot {
+			delete(m.until, k)
 		}
 	}
 }
 
 // Scarred reports whether anybody is passed over for a job now.
-func (m *Memory) Scarred(k build.Key) bool { return len(m.pass[k]) > 0 }
-
-// Passed reports whether a drone is passed over for a job now.
-func (m *Memory) Passed(k build.Key, peer string) bool {
-	_, ok := m.pass[k][peer]
+func (m *Memory) Scarred(k build.Key) bool {
+	_, ok := m.until[k]
 	return ok
 }
+
+// Passed reports whether a drone is passed over for a job now.
+func (m *Memory) Passed(k build.Key, peer string) bool { return m.Scarred(k) && m.idle[peer] }
 
 func periodOf(peers []claims.Peer, id string) int64 {
 	for i := range peers {

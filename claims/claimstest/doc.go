@@ -1,0 +1,2 @@
+// Package claimstest simulates swarms.
+package claimstest

@@ -1,0 +1,489 @@
+package claimstest
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+// The rhythm of build/worker, in ms.
+const (
+	debounce    = 20
+	replanEvery = 5_000 // +-20 %
+	declineFor  = 120_000
+)
+
+// Run is one build on one drone. A build is: fetch the root; wait until the
+// claim has settled; compile; store; report.
+type Run struct {
+	spec    *Spec
+	claimed int64 // when the claim was made
+	fetched bool
+	won     bool
+	began   int64 // when it began to compile; 0 = not yet
+	ends    int64 // when it will be done, as things stand
+	left    int64 // with a frozen machine: ms still to do
+	invest  int64 // ms compiled up to the last freeze
+	since   int64 // last freeze or began
+	est     int64 // what the drone thinks it takes, ms
+	gen     int   // what was planned for another generation is void
+}
+
+// drone behaves as build/worker does, on virtual builds.
+type drone struct {
+	n     *Node
+	auto  bool // takes what the plan gives it
+	speed int64
+	slots int
+
+	memory    *plan.Memory
+	scheduler plan.Scheduler
+	peers     []claims.Peer
+	ready     []claims.Candidate
+	seen      []int64 // with LazyBeats: the newest taken, per node
+
+	running map[build.Key]*Run
+	planAt  int64
+	has     map[int][][]byte // own blobs by shard; survives a crash
+	pending []build.Outcome  // stored but not on the journal; survives a crash
+	serial  int              // outcomes so far, so that no two artifacts are equal
+	// waiting is since when a job is given, by this drone's own schedule, to
+	// drones that could start it at once; for the law of three Beats.
+	waiting map[build.Key]int64
+}
+
+func newDrone(n *Node, speed int64, slots int) *drone {
+	return &drone{n: n, auto: true, speed: speed, slots: slots, memory: plan.NewMemory(), running: map[build.Key]*Run{}, has: map[int][][]byte{}, waiting: map[build.Key]int64{}}
+}
+
+func (d *drone) report() claims.Beat {
+	return claims.Beat{
+		Nick: d.n.Name, Slots: d.slots, Cores: int(d.speed / 1000), Speed: d.speed, DiskMiB: 1 << 20, Accepting: d.slots > 0,
+		Steady: true, Stores: true, Builders: []build.Builder{build.BuilderSample},
+	}
+}
+
+// millis is how long a build takes here.
+func (d *drone) millis(work, serial int64) int64 {
+	return serial + work*1000*int64(d.slots)/d.speed + 1
+}
+
+// changed is what the worker does when the board has changed.
+func (d *drone) changed() {
+	if d.auto && len(d.running) < d.slots {
+		d.kick(debounce)
+	}
+}
+
+// kick sets the time of the next replan, as resetting a timer does.
+func (d *drone) kick(ms int64) {
+	if !d.auto || d.slots == 0 {
+		return
+	}
+	t := d.n.w.now + ms
+	d.planAt = t
+	d.n.later(ms, func() {
+		if d.planAt == t {
+			d.replan()
+		}
+	})
+}
+
+// replan is worker.replan: claim jobs for the free slots, one after another.
+func (d *drone) replan() {
+	n := d.n
+	life := n.life
+	for range d.slots {
+		if len(d.running) >= d.slots {
+			return
+		}
+		k, ok := d.choose()
+		if !ok {
+			break
+		}
+		work := n.rep.Work(n.rep.Job(k))
+		n.step(claims.Take{Key: k})
+		if n.life != life {
+			return
+		}
+		if !slices.ContainsFunc(n.rep.Held(), func(b claims.BeatJob) bool { return b.Key == k }) {
+			break
+		}
+		d.start(k, work)
+	}
+	d.kick(replanEvery*4/5 + n.w.rng.Int64N(replanEvery*2/5))
+}
+
+// choose is worker.choose.
+func (d *drone) choose() (build.Key, bool) {
+	n, w := d.n, d.n.w
+	if w.LazyBeats {
+		if len(d.seen) != len(w.Nodes) {
+			d.seen = make([]int64, len(w.Nodes))
+		}
+		for _, o := range w.net.takeBeats(n, d.seen) {
+			n.receiveQuietly(o)
+		}
+	}
+	w.Stats.Plans++
+	r, now := n.rep, n.now()
+	if ok, _ := r.MayClaim(); !ok {
+		clear(d.waiting)
+		return "", false
+	}
+	if _, paused := r.Paused(n.ID); paused {
+		clear(d.waiting)
+		return "", false
+	}
+	d.peers = r.AppendPeers(d.peers[:0], now)
+	d.ready = r.Ready(d.ready[:0], plan.Limit(len(d.peers)), now)
+	v := plan.View{
+		Ready: d.ready, Peers: d.peers, Passed: d.memory.Scarred,
+		Excluded: func(k build.Key, peer string) bool {
+			if _, no := r.Declined(k, peer, now); no {
+				return true
+			}
+			return r.FailedOn(k, peer) || d.memory.Passed(k, peer)
+		},
+	}
+	k, ok, all := d.scheduler.Next(&v, n.ID)
+	d.memory.Note(all, d.peers, now.Boot)
+	d.watch(all)
+	return k, ok && d.running[k] == nil
+}
+
+// watch keeps since when a job could be started at once by somebody and is not.
+func (d *drone) watch(all []plan.Assignment) {
+	now := d.n.w.now
+	idle := make(map[build.Key]bool, len(all))
+	for _, a := range all {
+		if a.Start == 0 {
+			idle[a.Key] = true
+			if _, ok := d.waiting[a.Key]; !ok {
+				d.waiting[a.Key] = now
+			}
+		}
+	}
+	maps.DeleteFunc(d.waiting, func(k build.Key, _ int64) bool { return !idle[k] })
+}
+
+// start begins a build that was just claimed.
+func (d *drone) start(k build.Key, work int64) {
+	n, w := d.n, d.n.w
+	r := &Run{spec: w.specs[k], claimed: w.now, est: work * 1000 * int64(d.slots) / d.speed}
+	d.running[k] = r
+	clear(d.waiting)
+	w.Stats.Claims++
+	w.Trace.add(w.now, n, "claim", r.spec.Name, "")
+	fetch := int64(0)
+	if w.Fetch > 0 {
+		fetch = w.Fetch/10 + w.rng.Int64N(w.Fetch)
+	}
+	n.later(fetch, func() {
+		if d.running[k] == r {
+			r.fetched = true
+			d.enter(r)
+		}
+	})
+}
+
+// take claims a job whatever the plan says: what scripts do.
+func (d *drone) take(k build.Key) {
+	n := d.n
+	work := n.rep.Work(n.rep.Job(k))
+	n.step(claims.Take{Key: k})
+	if n.up && slices.ContainsFunc(n.rep.Held(), func(b claims.BeatJob) bool { return b.Key == k }) {
+		d.start(k, work)
+	}
+}
+
+// won is the board's word that a claim has settled.
+func (d *drone) won(k build.Key) {
+	n := d.n
+	n.later(0, func() { // a message to another goroutine: never inside the step
+		if r := d.running[k]; r != nil {
+			r.won = true
+			d.enter(r)
+		}
+	})
+}
+
+// enter begins to compile when everything is there.
+func (d *drone) enter(r *Run) {
+	if !r.won || !r.fetched || r.began > 0 {
+		return
+	}
+	n, w := d.n, d.n.w
+	r.began, r.since = w.now, w.now
+	need := d.millis(r.spec.Work, r.spec.Serial)
+	if w.Unpack {
+		need = max(1, need-(w.now-r.claimed))
+	}
+	w.compiles(n, r)
+	d.finishIn(r, need)
+	d.tell(r)
+	d.tellOften(r)
+}
+
+func (d *drone) finishIn(r *Run, ms int64) {
+	r.gen++
+	gen := r.gen
+	r.ends = d.n.w.now + ms
+	d.n.later(ms, func() {
+		if d.running[r.spec.Job.Key] == r && r.gen == gen {
+			d.complete(r)
+		}
+	})
+}
+
+// invested is how long a build has compiled, in ms of its machine's being awake.
+func (r *Run) invested(now int64) int64 {
+	if r.began == 0 {
+		return 0
+	}
+	if r.left > 0 {
+		return r.invest
+	}
+	return r.invest + now - r.since
+}
+
+// tell gives the board this build's progress, as worker.tell does.
+func (d *drone) tell(r *Run) {
+	j := claims.BeatJob{Key: r.spec.Job.Key, Phase: "compile", Compiling: true, InvestedMS: r.invested(d.n.w.now)}
+	j.LeftMS = max(0, r.est-j.InvestedMS)
+	d.n.step(claims.Progress{Job: j})
+}
+
+func (d *drone) tellOften(r *Run) {
+	if d.n.w.Progress <= 0 {
+		return
+	}
+	gen := r.gen
+	d.n.later(d.n.w.Progress, func() {
+		if d.running[r.spec.Job.Key] == r && r.gen == gen {
+			d.tell(r)
+			d.tellOften(r)
+		}
+	})
+}
+
+// complete stores the artifact, says so, and then reports the outcome.
+func (d *drone) complete(r *Run) {
+	n, w, k := d.n, d.n.w, r.spec.Job.Key
+	life := n.life
+	took := r.invested(w.now)
+	out := build.Outcome{Key: k, CPV: r.spec.Job.CPV, Target: "t", Class: build.Good,
+		Started: uint64(hlc.New(epochWall + r.began + n.skew)), Millis: took, CoreMillis: r.spec.Work}
+	if r.spec.Class != "" {
+		out.Class, out.Reason = r.spec.Class, "it does so in this script"
+	} else {
+		d.serial++
+		c := cas.Sum([]byte(string(k) + n.Name + strconv.Itoa(d.serial)))
+		out.Artifact = &build.Artifact{CID: c.String(), Size: 1}
+		d.pending = append(d.pending, out)
+		d.announce(c.String())
+		if n.life != life {
+			return
+		}
+	}
+	delete(d.running, k)
+	w.built(n, r, took, out.Class)
+	n.step(claims.Finished{Outcome: out})
+	if n.life != life {
+		return
+	}
+	d.pending = slices.DeleteFunc(d.pending, func(o build.Outcome) bool { return o.Key == k })
+	if out.Class == build.BadMachine || out.Class == build.BadNetwork {
+		n.step(claims.Post{Body: claims.Decline{Key: k, Peer: n.ID, Until: hlc.New(n.now().Wall + declineFor), Reason: out.Reason}})
+	}
+	if out.Artifact != nil {
+		w.copies(n, out.Artifact.CID)
+	}
+	d.kick(0)
+}
+
+// announce puts a blob on this peer's list.
+func (d *drone) announce(cidText string) {
+	c, err := cas.Parse(cidText)
+	if err != nil {
+		return // made by cas.Sum above
+	}
+	sum, err := cas.Digest(c)
+	if err != nil {
+		return
+	}
+	shard := int(sum[0]) % claims.HoldShards
+	d.has[shard] = append(d.has[shard], sum[:])
+	slices.SortFunc(d.has[shard], slices.Compare[[]byte])
+	d.n.step(claims.Post{Body: claims.Holdings{Shard: shard, CIDs: slices.Clone(d.has[shard])}})
+}
+
+// stop is the board's order to end a build.
+func (d *drone) stop(k build.Key, reason string) {
+	r := d.running[k]
+	if r == nil {
+		return
+	}
+	w := d.n.w
+	delete(d.running, k)
+	w.Trace.add(w.now, d.n, "stop", r.spec.Name, reason)
+	if w.OnStop != nil {
+		w.OnStop(d.n, r, reason)
+	}
+	if r.began > 0 {
+		w.Stats.Stops++
+	}
+	w.waste(d, r)
+	d.n.later(0, func() { d.kick(0) })
+}
+
+// stopAll ends every build because the daemon stops.
+func (d *drone) stopAll() {
+	for _, k := range slices.Sorted(maps.Keys(d.running)) {
+		d.n.w.waste(d, d.running[k])
+		delete(d.running, k)
+		d.n.step(claims.GiveBack{Key: k, Reason: "the daemon stops"})
+	}
+}
+
+// adopt is worker.adopt: report what was finished and not reported, give back
+// what was claimed and not finished.
+func (d *drone) adopt() {
+	life := d.n.life
+	for _, out := range d.pending {
+		d.n.step(claims.Finished{Outcome: out})
+		if d.n.life != life {
+			return
+		}
+	}
+	d.pending = nil
+	d.n.step(claims.Abandon{Reason: "the daemon was restarted"})
+}
+
+func (d *drone) crash() {
+	for _, k := range slices.Sorted(maps.Keys(d.running)) {
+		r := d.running[k]
+		d.n.w.Stats.Lost += d.cost(r)
+	}
+	clear(d.running)
+	clear(d.waiting)
+	d.memory = plan.NewMemory()
+}
+
+func (d *drone) freeze() {
+	clear(d.waiting)
+	for _, r := range d.running {
+		if r.began > 0 {
+			r.invest = r.invested(d.n.w.now)
+			r.left = max(1, r.ends-d.n.w.now)
+			r.gen++
+		}
+	}
+}
+
+func (d *drone) thaw() {
+	for _, k := range slices.Sorted(maps.Keys(d.running)) {
+		r := d.running[k]
+		if r.began > 0 && r.left > 0 {
+			left := r.left
+			r.left, r.since = 0, d.n.w.now
+			d.finishIn(r, left)
+			d.tellOften(r)
+		}
+	}
+}
+
+// cost of a build so far, in core-milliseconds of its slot.
+func (d *drone) cost(r *Run) int64 {
+	return r.invested(d.n.w.now) * (d.speed / 1000) / int64(d.slots)
+}
+
+func (w *World) waste(d *drone, r *Run) { w.Stats.Wasted += d.cost(r) }
+
+// compiles notes that a build began to compile.
+func (w *World) compiles(n *Node, r *Run) {
+	w.Stats.Compiles++
+	k := r.spec.Job.Key
+	twice := ""
+	if _, built := w.done[k]; built {
+		twice = "built already"
+	}
+	for _, o := range w.Nodes {
+		if other := o.drone.running[k]; o != n && o.up && other != nil && other.began > 0 {
+			twice = "also on " + o.Name
+		}
+	}
+	if twice != "" {
+		w.Stats.Twice++
+	}
+	w.Trace.add(w.now, n, "compile", r.spec.Name, twice)
+}
+
+// built notes the end of a build.
+func (w *World) built(n *Node, r *Run, took int64, class build.Class) {
+	k := r.spec.Job.Key
+	cost := took * (n.drone.speed / 1000) / int64(n.drone.slots)
+	w.Trace.add(w.now, n, "built", r.spec.Name, string(class))
+	if class != build.Good {
+		w.Stats.Wasted += cost
+		return
+	}
+	if _, again := w.done[k]; again {
+		w.Stats.Wasted += cost
+		return
+	}
+	w.Stats.Useful += cost
+	w.done[k] = w.now
+	w.Stats.Makespan = w.now
+}
+
+// copies lets other peers pull an artifact: those of another site first, then
+// at random. What the replicator does, without its reasons.
+func (w *World) copies(from *Node, cidText string) {
+	if w.Copies == 0 {
+		return
+	}
+	var there, here []*Node
+	for _, n := range w.Nodes {
+		switch {
+		case n == from || !n.up:
+		case n.Site != from.Site:
+			there = append(there, n)
+		default:
+			here = append(here, n)
+		}
+	}
+	left := w.Copies
+	pick := func(from *Node, list []*Node, max int) []*Node {
+		for ; max > 0 && left > 0 && len(list) > 0; max, left = max-1, left-1 {
+			i := w.rng.IntN(len(list))
+			n := list[i]
+			list = slices.Delete(list, i, i+1)
+			w.pull(from, n, cidText)
+		}
+		return list
+	}
+	there = pick(from, there, 1)
+	pick(from, append(here, there...), w.Copies)
+}
+
+// pull brings a blob to a node, when the network allows.
+func (w *World) pull(from, to *Node, cidText string) {
+	wait := w.CopyDelay/4 + w.rng.Int64N(w.CopyDelay)
+	life := to.life
+	w.At(w.now+wait, func() {
+		switch {
+		case to.life != life || !from.up:
+		case w.net.cut[from.n][to.n] || !to.Up() || !from.Up():
+			w.pull(from, to, cidText)
+		default:
+			to.drone.announce(cidText)
+		}
+	})
+}
