@@ -175,6 +175,9 @@ func (r *Replica) settle(now Now) {
 			p.wasLive, changed = live, true
 		}
 	}
+	if changed {
+		r.emit(Changed{})
+	}
 	if changed || r.fitChanged {
 		r.fitChanged = false
 		for k := range x.results {

@@ -216,6 +216,9 @@ func (r *Replica) onItems(now Now, from string, m SyncMessage) {
 	if m.Final {
 		r.sync.with = ""
 		if r.sync.wanted == 0 {
+			if !r.synced {
+				r.emit(Changed{})
+			}
 			r.synced = true // nothing that the other has is missing here
 		} else {
 			r.sync.queue = from // look once more when it has arrived

@@ -92,6 +92,7 @@ func (l *loop) step(ev claims.Event) {
 		l.changed = true
 	}
 	effects := l.a.replica.Step(l.a.cfg.Clock.Now(), ev)
+	l.changed = l.changed || len(effects) > 0
 	l.effects = append(l.effects, effects...)
 }
 

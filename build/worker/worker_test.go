@@ -1,0 +1,398 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/gpkg"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/cas/disk"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/p2p/gossip"
+	"github.com/build-swarm/swarm/p2p/p2ptest"
+)
+
+// bench is one peer with a real board, journal and store, and a builder that
+// the test supplies.
+type bench struct {
+	t      *testing.T
+	dir    string
+	board  *agent.Agent
+	store  *disk.Store
+	worker *Worker
+	stop   context.CancelFunc
+	ended  chan error
+}
+
+// builderFunc is a Builder.
+type builderFunc func(ctx context.Context, req Request) (Result, error)
+
+func (f builderFunc) Build(ctx context.Context, req Request) (Result, error) { return f(ctx, req) }
+
+// pack writes a true gpkg for the job, with what change makes of its metadata.
+func pack(t testing.TB, req Request, change func(map[string]string)) Result {
+	t.Helper()
+	meta := map[string]string{"SLOT": req.Job.Slot, "USE": strings.Join(req.Job.USE, " "), "IUSE": strings.Join(req.Job.IUSE, " "),
+		"repository": req.Job.Repo, "EAPI": "8", "KEYWORDS": "amd64", "BUILD_TIME": "1", "DEFINED_PHASES": "-"}
+	if change != nil {
+		change(meta)
+	}
+	path := filepath.Join(req.Dir, "p.gpkg.tar")
+	f, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(gpkg.Write(f, gpkg.Spec{CPV: req.Job.CPV, Metadata: meta, MTime: 1}), f.Close())
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return Result{Path: path, CoreMillis: 1}
+}
+
+// newBench starts a peer whose state survives in dir.
+func newBench(t *testing.T, dir string, b Builder) *bench {
+	t.Helper()
+	x := &bench{t: t, dir: dir, ended: make(chan error, 2)}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	id := p2ptest.Identity(1)
+	host := p2ptest.NewNet(1).Host(id.ID())
+	journal, err := agent.OpenJournal(filepath.Join(dir, "board.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.store, err = disk.Open(filepath.Join(dir, "blobs"), disk.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	x.board, err = agent.New(agent.Config{Key: id.PrivateKey(), Net: host, Journal: journal, Clock: lateClock{}, Log: log,
+		Join:  func(v gossip.Validator) (gossip.Topic, error) { return host.Topic("board", v) },
+		Alarm: func(claims.Alarm) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	announce := func(ctx context.Context, c cid.Cid) error {
+		d, err := cas.Digest(c)
+		if err != nil {
+			return err
+		}
+		return x.board.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+			n := int(d[0]) % claims.HoldShards
+			list := [][]byte{d[:]}
+			for _, h := range r.OwnHoldings(n) {
+				list = append(list, h[:])
+			}
+			return []claims.Event{claims.Post{Body: claims.Holdings{Shard: n, CIDs: list}}}
+		})
+	}
+	x.worker, err = New(Config{Self: host.Self(), Board: x.board, Store: x.store, Builders: map[build.Builder]Builder{build.BuilderSample: b},
+		Fetch:    func(context.Context, cid.Cid, []string) error { return errors.New("no other peer") },
+		Announce: announce, Dir: filepath.Join(dir, "work"), Pending: filepath.Join(dir, "pending"), Slots: 1, Jobs: 1, Speed: 1000, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	boardCtx, stopBoard := context.WithCancel(context.Background())
+	go func() { x.ended <- x.board.Run(boardCtx) }()
+	go func() {
+		err := x.worker.Run(ctx)
+		stopBoard()
+		x.ended <- err
+	}()
+	x.do(func(*claims.Replica, claims.Now) []claims.Event {
+		return []claims.Event{claims.Report{Beat: claims.Beat{Nick: "me", Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}}}
+	})
+	once := sync.OnceFunc(func() {
+		cancel()
+		for range 2 {
+			if err := <-x.ended; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := errors.Join(journal.Close(), x.store.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	x.stop = once
+	t.Cleanup(once)
+	return x
+}
+
+// lateClock is a machine on which the ten seconds of a lonely peer's wait are
+// over: its boot clock runs far faster than the wall clock.
+type lateClock struct{}
+
+func (lateClock) Now() claims.Now {
+	now := time.Now()
+	return claims.Now{Wall: now.UnixMilli(), Boot: now.UnixMicro() / 10}
+}
+func (lateClock) Awake() int64 { return lateClock{}.Now().Boot }
+
+func (x *bench) do(f func(*claims.Replica, claims.Now) []claims.Event) {
+	x.t.Helper()
+	if err := x.board.Do(context.Background(), f); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func job(t testing.TB, name string, needs ...build.Job) build.Job {
+	t.Helper()
+	pre := []build.Facet{{Name: "name", Value: name}}
+	k, err := build.KeyOf(pre)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := build.Job{Key: k, Builder: build.BuilderSample, CPV: build.CPV{Category: "app-misc", Name: name, Version: "1"}, Slot: "0", Repo: "t", Preimage: pre, CoreMillis: 10}
+	for _, n := range needs {
+		j.Needs = append(j.Needs, build.Edge{Key: n.Key, Kind: build.Buildtime})
+		j.Root = append(j.Root, build.RootEntry{CPV: n.CPV, Slot: "0", Key: n.Key})
+	}
+	return j
+}
+
+func (x *bench) ask(jobs ...build.Job) {
+	x.do(func(r *claims.Replica, now claims.Now) []claims.Event {
+		return []claims.Event{claims.Post{Body: claims.NewRound(build.Round{ID: "r1", Target: "t", Priority: build.Normal, State: build.RoundOpen, Counter: 1,
+			Created: uint64(r.Stamp(now)), Jobs: len(jobs), Plan: &build.Plan{Target: "t", Jobs: jobs}})}}
+	})
+}
+
+// await looks after every change of the board until ok, or fails with what the
+// board says of the jobs.
+func (x *bench) await(what string, ok func([]claims.JobInfo) bool) []claims.JobInfo {
+	x.t.Helper()
+	changed := x.board.Changed()
+	late := time.After(20 * time.Second)
+	for {
+		var infos []claims.JobInfo
+		x.do(func(r *claims.Replica, now claims.Now) []claims.Event {
+			infos = r.SurveyRound("r1", now)
+			return nil
+		})
+		if ok(infos) {
+			return infos
+		}
+		select {
+		case <-changed:
+		case <-late:
+			for _, i := range infos {
+				x.t.Logf("%s: %s %+v", i.Job.CPV, i.State, i.Failures)
+			}
+			x.t.Fatalf("not so: %s", what)
+		}
+	}
+}
+
+func allDone(infos []claims.JobInfo) bool {
+	return len(infos) > 0 && !slices.ContainsFunc(infos, func(i claims.JobInfo) bool { return !i.State.Done() })
+}
+
+func TestDependenciesAreBuiltFirstAndHandedToTheBuild(t *testing.T) {
+	lib := job(t, "lib")
+	app := job(t, "app", lib)
+	var order []string
+	x := newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) {
+		order = append(order, req.Job.CPV.Name)
+		for _, f := range req.Root {
+			p, err := os.Open(f.Path)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			order = append(order, "with "+f.Entry.CPV.Name)
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := io.WriteString(req.Log, "building "+req.Job.CPV.Name+"\n"); err != nil {
+			t.Error(err)
+		}
+		return pack(t, req, nil), nil
+	}))
+	x.ask(lib, app)
+	infos := x.await("both jobs are built", allDone)
+	x.stop()
+	if want := []string{"lib", "app", "with lib"}; !slices.Equal(order, want) {
+		t.Errorf("built %v, want %v", order, want)
+	}
+	for _, i := range infos {
+		c, err := cas.Parse(i.Good.Artifact.CID)
+		if err != nil || i.Good.Artifact.SHA1 == "" || len(i.Good.Artifact.Meta) == 0 || i.Good.Log == "" {
+			t.Errorf("%s: outcome %+v, %v", i.Job.CPV, i.Good, err)
+		}
+		if i.Epoch > 1 {
+			t.Errorf("%s was given out %d times", i.Job.CPV, i.Epoch)
+		}
+		_ = c
+	}
+	left, err := os.ReadDir(filepath.Join(x.dir, "work"))
+	if err != nil || len(left) != 1 || left[0].Name() != "logs" {
+		t.Errorf("the work directory holds %v, %v", left, err)
+	}
+}
+
+func TestAPackageThatIsNotWhatTheJobAsksForIsNeverGood(t *testing.T) {
+	for name, change := range map[string]func(map[string]string){
+		"slot":  func(m map[string]string) { m["SLOT"] = "0/2" },
+		"repo":  func(m map[string]string) { m["repository"] = "other" },
+		"bound": func(m map[string]string) { m["RDEPEND"] = "dev-libs/x:0/1=" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) { return pack(t, req, change), nil }))
+			j := job(t, "app")
+			x.ask(j)
+			var results []claims.Result
+			x.await("an outcome", func([]claims.JobInfo) bool {
+				x.do(func(r *claims.Replica, _ claims.Now) []claims.Event { results = r.Results(j.Key); return nil })
+				return len(results) > 0
+			})
+			x.stop()
+			if results[0].Class != build.Mismatch || results[0].Artifact != nil {
+				t.Errorf("outcome %+v", results[0].Outcome)
+			}
+			for info := range x.store.All() {
+				b, err := x.store.Open(info.CID)
+				if err != nil {
+					continue
+				}
+				if _, err := gpkg.Open(b, b.Size()); err == nil {
+					t.Error("the wrong package is still in the store")
+				}
+				_ = b.Close()
+			}
+		})
+	}
+}
+
+func TestAFailingPackageIsBlockedAndTheRestGoesOn(t *testing.T) {
+	bad, fine := job(t, "bad"), job(t, "fine")
+	needs := job(t, "needs", bad)
+	x := newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) {
+		if req.Job.CPV.Name == "bad" {
+			return Result{}, &build.Failure{Class: build.BadPackage, Reason: "it does\nnot \x1b[31mcompile"}
+		}
+		return pack(t, req, nil), nil
+	}))
+	x.ask(bad, fine, needs)
+	infos := x.await("one is built, two are blocked", func(is []claims.JobInfo) bool {
+		return len(is) == 3 && is[0].State == claims.JobBlocked && is[1].State.Done() && is[2].State == claims.JobBlocked
+	})
+	if infos[2].Cause != bad.Key || infos[0].Failures[0].Reason != "it does not [31mcompile" {
+		t.Errorf("cause %s, reason %q", infos[2].Cause.Short(), infos[0].Failures[0].Reason)
+	}
+}
+
+func TestABrokenDronePausesInsteadOfFailingTheWholeQueue(t *testing.T) {
+	var jobs []build.Job
+	for i := range 30 {
+		jobs = append(jobs, job(t, "p"+string(rune('a'+i%26))+strings.Repeat("x", i/26)))
+	}
+	x := newBench(t, t.TempDir(), builderFunc(func(context.Context, Request) (Result, error) {
+		return Result{}, &build.Failure{Class: build.BadMachine, Reason: "no compiler"}
+	}))
+	x.ask(jobs...)
+	x.await("the drone has paused itself", func([]claims.JobInfo) bool {
+		ok, why := x.worker.Accepting(time.Now())
+		return !ok && strings.Contains(why, "failed here")
+	})
+	n := 0
+	x.do(func(r *claims.Replica, _ claims.Now) []claims.Event {
+		for _, j := range jobs {
+			n += len(r.Results(j.Key))
+		}
+		return nil
+	})
+	if n != breakerAfter {
+		t.Errorf("%d builds failed before it paused, want %d", n, breakerAfter)
+	}
+}
+
+func TestABuildThatEndsWhileTheDaemonStopsIsKept(t *testing.T) {
+	dir := t.TempDir()
+	j := job(t, "app")
+	building, goOn := make(chan struct{}), make(chan struct{})
+	x := newBench(t, dir, builderFunc(func(ctx context.Context, req Request) (Result, error) {
+		close(building)
+		<-goOn // finishes although it is told to stop meanwhile
+		return pack(t, req, nil), nil
+	}))
+	x.ask(j)
+	<-building
+	stopped := make(chan struct{})
+	go func() { x.stop(); close(stopped) }()
+	close(goOn)
+	<-stopped
+	again := newBench(t, dir, builderFunc(func(context.Context, Request) (Result, error) {
+		t.Error("it is built a second time")
+		return Result{}, errors.New("no")
+	}))
+	again.await("the finished build is on the board", allDone)
+}
+
+func TestACrashBetweenStoreAndReportLosesNoBuild(t *testing.T) {
+	dir := t.TempDir()
+	j := job(t, "app")
+	x := newBench(t, dir, builderFunc(func(_ context.Context, req Request) (Result, error) { return pack(t, req, nil), nil }))
+	x.ask(j)
+	infos := x.await("it is built", allDone)
+	out := infos[0].Good.Outcome
+	// As after step 2 of the order in pending.go: the file is there, the
+	// board of the next life does not know the outcome.
+	x.stop()
+	if err := x.worker.pend(out); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "board.db")); err != nil {
+		t.Fatal(err)
+	}
+	again := newBench(t, dir, builderFunc(func(context.Context, Request) (Result, error) {
+		t.Error("it is built a second time")
+		return Result{}, errors.New("no")
+	}))
+	again.ask(j)
+	again.await("the stored build is on the board", allDone)
+	again.stop()
+	if _, err := os.Stat(again.worker.pendPath(j.Key)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pending file stays: %v", err)
+	}
+}
+
+func TestARunningLogCanBeReadAndIsBounded(t *testing.T) {
+	l := newLogs(t.TempDir())
+	lf, err := l.create("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lf.Write([]byte("hello ")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	if n, err := l.ReadAt("k", buf, 2); !errors.Is(err, io.EOF) || string(buf[:n]) != "llo " {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
+	lf.n = MaxLog - 3
+	if n, err := lf.Write([]byte("world")); n != 5 || err != nil {
+		t.Errorf("write at the bound: %d, %v", n, err)
+	}
+	if err := lf.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(lf.path)
+	if err != nil || !strings.HasPrefix(string(b), "hello wor\n[2 more bytes") {
+		t.Errorf("log %q, %v", b, err)
+	}
+	l.remove("k")
+	if _, err := l.ReadAt("k", buf, 0); !errors.Is(err, ErrNoLog) {
+		t.Errorf("a log that ended: %v", err)
+	}
+}
