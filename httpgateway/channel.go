@@ -177,7 +177,10 @@ func (ch *channel) move(g *Gateway, head release.Channel, m *release.Manifest) (
 	if err != nil {
 		return 0, err
 	}
-	table := ch.paths.Load().with(x.Items())
+	table, err := ch.paths.Load().with(x.Items())
+	if err != nil {
+		return 0, err
+	}
 	gen, err := store(ch.dir, head, x, table)
 	if err != nil {
 		return 0, err

@@ -191,15 +191,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 		IdleTimeout:       idle,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
-	caps := newCaps(g.cfg.MaxConns, g.cfg.MaxConnsEach)
+	caps, buffers := newCaps(g.cfg.MaxConns, g.cfg.MaxConnsEach), newBuffers()
 	eg, ctx := errgroup.WithContext(ctx)
 	g.mu.Lock()
 	listen := slices.Clone(g.listen)
 	g.mu.Unlock()
 	for _, l := range listen {
-		limited := &listener{Listener: l, caps: caps, slow: g.cfg.SlowWrite, done: ctx.Done()}
+		limited := &listener{Listener: l, caps: caps, slow: g.cfg.SlowWrite, done: ctx.Done(), buffers: buffers}
 		g.log.Info("gateway listens", "addr", l.Addr().String())
 		eg.Go(func() error {
 			if err := srv.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
@@ -225,6 +226,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	})
 	return eg.Wait()
 }
+
+// connKey finds the connection of a request in its context.
+type connKey struct{}
 
 // watch moves channels to their newest heads.
 func (g *Gateway) watch(ctx context.Context) {

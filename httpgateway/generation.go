@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/ipfs/go-cid"
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/build-swarm/swarm/build"
@@ -287,27 +288,41 @@ type paths struct {
 
 type known struct {
 	item binhost.Item
+	cid  cid.Cid // item.CID
+	etag string
 	turn int64 // the last generation that listed it
+}
+
+func newKnown(it binhost.Item, turn int64) (known, error) {
+	c, err := cas.Parse(it.CID)
+	if err != nil {
+		return known{}, err
+	}
+	return known{item: it, cid: c, etag: `"` + it.CID + `"`, turn: turn}, nil
 }
 
 // maxPaths bounds the table over all generations.
 const maxPaths = 4 * release.MaxEntries
 
 // with returns the table of the next generation.
-func (p *paths) with(items []binhost.Item) *paths {
+func (p *paths) with(items []binhost.Item) (*paths, error) {
 	next := &paths{turn: p.turn + 1, table: make(map[string]known, len(items)+len(p.table)/8)}
 	for _, it := range items {
-		next.table[it.Path] = known{it, next.turn}
+		k, err := newKnown(it, next.turn)
+		if err != nil {
+			return nil, err
+		}
+		next.table[it.Path] = k
 	}
 	if len(p.table)+len(items) > maxPaths {
-		return next // some 400,000 paths: only a hostile board gets here
+		return next, nil // some 400,000 paths: only a hostile board gets here
 	}
 	for path, k := range p.table {
 		if _, again := next.table[path]; !again && k.turn > next.turn-generations {
 			next.table[path] = k
 		}
 	}
-	return next
+	return next, nil
 }
 
 // writeTo writes one line per path: turn, CID, size, mtime and path, sorted
@@ -339,11 +354,11 @@ func readPaths(r io.Reader) (*paths, error) {
 		turn, err1 := strconv.ParseInt(fs[0], 10, 64)
 		size, err2 := strconv.ParseInt(fs[2], 10, 64)
 		mtime, err3 := strconv.ParseInt(fs[3], 10, 64)
-		_, err4 := cas.Parse(fs[1])
+		k, err4 := newKnown(binhost.Item{Path: fs[4], CID: fs[1], Size: size, MTime: mtime}, turn)
 		if err := errors.Join(err1, err2, err3, err4); err != nil {
 			return nil, fmt.Errorf("%w: table of paths: %w", errDamaged, err)
 		}
-		p.table[fs[4]] = known{binhost.Item{Path: fs[4], CID: fs[1], Size: size, MTime: mtime}, turn}
+		p.table[fs[4]] = k
 		p.turn = max(p.turn, turn)
 	}
 	if err := sc.Err(); err != nil {

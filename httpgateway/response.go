@@ -1,14 +1,17 @@
 package httpgateway
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 )
 
 // response notes what was sent. It passes ReadFrom and Unwrap on, so that
 // sendfile and http.ResponseController go on working.
 type response struct {
 	http.ResponseWriter
+	conn   *conn // nil without Run
 	status int
 	bytes  int64
 }
@@ -29,11 +32,81 @@ func (w *response) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom counts, and leaves the copying to the server.
+// ReadFrom counts, and leaves the copying to the server. A file goes out as a
+// file, after its header.
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	w.implicit()
+	if lr, ok := r.(*io.LimitedReader); ok {
+		if c, ok := lr.R.(*fileContent); ok {
+			if err := c.place(); err != nil {
+				return 0, err
+			}
+			lr.R = c.f
+			if w.conn != nil {
+				// With the header written (held back: it goes with the body),
+				// the server does not copy the first 512 bytes on its own.
+				if lr.N <= smallFile {
+					w.conn.hold()
+				}
+				if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+					return 0, err
+				}
+			}
+		}
+	}
 	n, err := io.Copy(w.ResponseWriter, r) // its ReadFrom, where it has one
 	w.bytes += n
+	if w.conn != nil {
+		if uerr := w.conn.unhold(); err == nil {
+			err = uerr
+		}
+	}
+	return n, err
+}
+
+// fileContent is a file of known size as ServeContent wants it: to learn the
+// size and to go to the start it seeks, which costs no system call here.
+type fileContent struct {
+	f       *os.File
+	size    int64
+	off, at int64 // wanted, and where the file stands
+}
+
+// Seek notes the place.
+func (c *fileContent) Seek(off int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		off += c.off
+	case io.SeekEnd:
+		off += c.size
+	}
+	if off < 0 {
+		return 0, errors.New("seek before the start of a file")
+	}
+	c.off = off
+	return off, nil
+}
+
+// place moves the file to where it was sought.
+func (c *fileContent) place() error {
+	if c.at == c.off {
+		return nil
+	}
+	if _, err := c.f.Seek(c.off, io.SeekStart); err != nil {
+		return err
+	}
+	c.at = c.off
+	return nil
+}
+
+// Read reads; of several ranges each is read this way.
+func (c *fileContent) Read(p []byte) (int, error) {
+	if err := c.place(); err != nil {
+		return 0, err
+	}
+	n, err := c.f.Read(p)
+	c.off += int64(n)
+	c.at = c.off
 	return n, err
 }
 
@@ -79,13 +152,13 @@ func (w *cautious) commit() {
 	}
 }
 
-// bufferSize is the memory one stream of a blob that is elsewhere takes here.
-const bufferSize = 64 << 10
+// streamBuffer is the memory one stream of a blob that is elsewhere takes here.
+const streamBuffer = 64 << 10
 
 // ReadFrom waits for the first bytes of r before it sends the header, and
 // flushes them: a client's timeout runs until it sees something.
 func (w *cautious) ReadFrom(r io.Reader) (int64, error) {
-	buf := make([]byte, bufferSize)
+	buf := make([]byte, streamBuffer)
 	var total int64
 	for {
 		n, err := r.Read(buf)

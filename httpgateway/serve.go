@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -13,14 +14,17 @@ import (
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/cas"
-	"github.com/build-swarm/swarm/httpgateway/binhost"
 )
 
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := &response{ResponseWriter: rw}
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	w := &response{ResponseWriter: rw, conn: c}
 	start := time.Now()
 	g.route(w, r)
+	if !g.log.Enabled(r.Context(), slog.LevelDebug) {
+		return
+	}
 	g.log.Debug("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr,
 		"status", w.status, "bytes", w.bytes, "took", time.Since(start))
 }
@@ -42,11 +46,12 @@ func (g *Gateway) route(w *response, r *http.Request) {
 		plain(w, http.StatusBadRequest, "a request with a body is not served here")
 		return
 	}
-	if h, pattern := g.mounted.Handler(r); pattern != "" {
-		h.ServeHTTP(w, r)
-		return
+	if len(g.cfg.Mount) > 0 {
+		if h, pattern := g.mounted.Handler(r); pattern != "" {
+			h.ServeHTTP(w, r)
+			return
+		}
 	}
-	w.Header().Set("Content-Security-Policy", "default-src 'none'")
 	switch r.URL.Path {
 	case "/":
 		g.serveRoot(w)
@@ -75,6 +80,7 @@ func plain(w http.ResponseWriter, status int, format string, args ...any) {
 		h.Del(name)
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'")
 	h.Set("Content-Length", fmt.Sprint(len(line)))
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, line) // a client that has gone needs no answer
@@ -110,18 +116,21 @@ func (g *Gateway) serveTarget(w *response, r *http.Request, target, name string)
 		unavailable(w, "the releases of %s cannot be read now: %v", target, err)
 		return
 	}
-	ch.refresh(g)
-	switch name {
-	case plainName, gzipName:
+	if name == plainName || name == gzipName {
+		ch.refresh(g)
 		g.serveIndex(w, r, ch, name)
 		return
 	}
 	known, ok := ch.paths.Load().table[name]
 	if !ok {
+		ch.refresh(g)
+		known, ok = ch.paths.Load().table[name]
+	}
+	if !ok {
 		plain(w, http.StatusNotFound, "no package %q in the releases of %s", name, target)
 		return
 	}
-	g.servePackage(w, r, known.item)
+	g.servePackage(w, r, &known)
 }
 
 // unavailable is a 503: it may go better soon.
@@ -174,7 +183,7 @@ func (g *Gateway) serveIndex(w *response, r *http.Request, ch *channel, name str
 		r = r.Clone(r.Context())
 		r.Header.Del("If-Modified-Since")
 	}
-	http.ServeContent(w, r, "", modified, body)
+	http.ServeContent(w, r, "", modified, &fileContent{f: body, size: f.size})
 }
 
 // tolerance is what Portage adds to the TIMESTAMP it has before it asks
@@ -197,22 +206,18 @@ func manyParts(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-func (g *Gateway) servePackage(w *response, r *http.Request, it binhost.Item) {
-	c, err := cas.Parse(it.CID)
-	if err != nil { // the table was validated
-		plain(w, http.StatusInternalServerError, "%v", err)
-		return
-	}
+func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
+	c, it := k.cid, &k.item
 	if manyParts(w, r) {
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/x-tar")
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	h.Set("Etag", `"`+it.CID+`"`)
+	h.Set("Etag", k.etag)
 	modified := time.Unix(it.MTime, 0)
 	blob := &remote{
-		ctx: r.Context(), size: it.Size, stall: g.cfg.Stall, first: time.Now().Add(g.cfg.Patience), log: g.log.With("cid", it.CID),
+		ctx: r.Context(), size: it.Size, stall: g.cfg.Stall, first: time.Now().Add(g.cfg.Patience), log: g.log,
 		open: func(ctx context.Context) (io.ReadSeekCloser, error) { return g.cfg.Catalog.Open(ctx, c, it.Size) },
 	}
 	defer blob.close()
@@ -229,7 +234,7 @@ func (g *Gateway) servePackage(w *response, r *http.Request, it binhost.Item) {
 			plain(w, http.StatusBadGateway, "the copy of %s here is damaged", it.Path)
 			return
 		}
-		http.ServeContent(w, r, "", modified, f)
+		http.ServeContent(w, r, "", modified, &fileContent{f: f, size: it.Size})
 		return
 	}
 	if strings.Contains(r.Header.Get("Range"), ",") {
