@@ -59,3 +59,6 @@ func (x *index) memory(j *build.Job) int64 {
 	}
 	return j.MemoryMiB
 }
+
+// Memory is what a build of a job is expected to want, in MiB; 0 = unknown.
+func (r *Replica) Memory(j *build.Job) int64 { return r.idx.memory(j) }
