@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/build-swarm/swarm/claims/wire"
 )
@@ -22,7 +23,7 @@ type Journal struct{ db *bbolt.DB }
 // gets ErrInUse within a second.
 func OpenJournal(path string) (*Journal, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open journal %s: %w", path, ErrInUse)
 	}
 	if err != nil {
