@@ -23,8 +23,10 @@ type channel struct {
 	current atomic.Pointer[generation] // nil until there is one
 	paths   atomic.Pointer[paths]      // never nil
 
-	// making is held while a generation is made.
+	// making is held while a generation is made, and guards the next two.
 	making sync.Mutex
+	tried  release.Channel // the head that lacked holders last time
+	again  time.Time       // when it is worth looking for them again
 
 	mu      sync.Mutex // of the fields below
 	wanted  release.Channel
@@ -36,11 +38,11 @@ type channel struct {
 // Status is what one channel of a gateway shows and why.
 type Status struct {
 	Target  string          `json:"target"`
-	Served  release.Channel `json:"served"` // zero when nothing is served
-	Wanted  release.Channel `json:"wanted"` // the head on the board
+	Served  release.Channel `json:"served,omitzero"` // zero when nothing is served
+	Wanted  release.Channel `json:"wanted,omitzero"` // the head on the board
 	Missing int             `json:"missing"`
 	// Lagging says since when Wanted is not what is served; zero when it is.
-	Lagging  time.Time `json:"lagging"`
+	Lagging  time.Time `json:"lagging,omitzero"`
 	Packages int       `json:"packages"`
 	Problem  string    `json:"problem,omitempty"` // one line for people
 }
@@ -161,6 +163,12 @@ func (ch *channel) move(g *Gateway, head release.Channel, m *release.Manifest) (
 	if now != nil && head != now.head && head.Timestamp <= now.head.Timestamp {
 		return 0, fmt.Errorf("%s: the board's head (version %d) is not newer than the one served (version %d), which stays", ch.target, head.Version, now.head.Version)
 	}
+	start := time.Now()
+	if head == ch.tried && start.Before(ch.again) {
+		ch.mu.Lock()
+		defer ch.mu.Unlock()
+		return ch.missing, ch.err
+	}
 	for i := range m.Entries {
 		c, err := cas.Parse(m.Entries[i].Artifact.CID)
 		if err != nil {
@@ -171,6 +179,10 @@ func (ch *channel) move(g *Gateway, head release.Channel, m *release.Manifest) (
 		}
 	}
 	if missing > 0 {
+		// To look takes a while in a large release, so not on each request.
+		if took := time.Since(start); took > 2*time.Millisecond {
+			ch.tried, ch.again = head, time.Now().Add(min(10*took, time.Second))
+		}
 		return missing, fmt.Errorf("%s: %d of %d packages of the newest release have no live holder", ch.target, missing, len(m.Entries))
 	}
 	x, err := binhost.New(m)

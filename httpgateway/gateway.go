@@ -203,7 +203,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		limited := &listener{Listener: l, caps: caps, slow: g.cfg.SlowWrite, done: ctx.Done(), buffers: buffers}
 		g.log.Info("gateway listens", "addr", l.Addr().String())
 		eg.Go(func() error {
-			if err := srv.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
+			if err := srv.Serve(limited); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 				return fmt.Errorf("serve the gateway on %s: %w", l.Addr(), err)
 			}
 			return nil
@@ -224,7 +224,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		}
 		return nil
 	})
-	return eg.Wait()
+	err := eg.Wait()
+	caps.told.Wait()
+	return err
 }
 
 // connKey finds the connection of a request in its context.

@@ -18,10 +18,13 @@ type caps struct {
 
 	mu   sync.Mutex
 	open map[string]int // by remote IP
+
+	telling chan struct{}  // bounds those that are being told
+	told    sync.WaitGroup // of them
 }
 
 func newCaps(total, each int) *caps {
-	return &caps{slots: make(chan struct{}, total), each: each, open: map[string]int{}}
+	return &caps{slots: make(chan struct{}, total), each: each, open: map[string]int{}, telling: make(chan struct{}, 16)}
 }
 
 // enter counts a connection of ip, unless it has too many.
@@ -83,11 +86,32 @@ func (l *listener) Accept() (net.Conn, error) {
 				<-l.caps.slots
 			}}, nil
 		}
-		// The socket's buffer is empty, so this does not wait.
-		_ = tcp.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = io.WriteString(tcp, tooMany)
-		_ = tcp.Close()
+		l.caps.refuse(tcp)
 	}
+}
+
+// refuse tells a client why it is not served, for a second at most. To close
+// at once would reset the connection while its request is on the way, and
+// take the answer with it. Under a flood it is closed all the same.
+func (c *caps) refuse(tcp *net.TCPConn) {
+	select {
+	case c.telling <- struct{}{}:
+	default:
+		_ = tcp.Close()
+		return
+	}
+	c.told.Add(1)
+	go func() {
+		defer func() {
+			_ = tcp.Close()
+			<-c.telling
+			c.told.Done()
+		}()
+		_ = tcp.SetDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(tcp, tooMany)
+		_ = tcp.CloseWrite()
+		_, _ = io.CopyN(io.Discard, tcp, maxHeader)
+	}()
 }
 
 func remoteIP(c net.Conn) string {

@@ -235,6 +235,9 @@ func TestGreedyClientIsToldAndOthersAreServed(t *testing.T) {
 		}
 	}
 	third := dial(t, addr)
+	if _, err := io.WriteString(third, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
 	resp, err := http.ReadResponse(bufio.NewReader(third), nil)
 	if err != nil || resp.StatusCode != 503 {
 		t.Fatal(resp, err)
