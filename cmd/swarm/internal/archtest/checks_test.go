@@ -133,6 +133,7 @@ func TestEachCheckSeesWhatItIsFor(t *testing.T) {
 		"end of a reader":  {"errors", "p2p/a.go", `package p2p; func f(err error) bool { return err == io.EOF }`, ""},
 		"field Err":        {"errors", "p2p/a.go", `package p2p; func f() bool { return x.Err != nil }`, ""},
 		"asserted error":   {"errors", "p2p/a.go", `package p2p; func f(err error) { _ = err.(*T) }`, "errors.As"},
+		"joined errors":    {"errors", "p2p/a.go", `package p2p; func f(err error) { _ = err.(interface{ Unwrap() []error }) }`, ""},
 		"lost error":       {"errors", "p2p/a.go", `package p2p; import "fmt"; func f(err error) { fmt.Errorf("read x: %v", err) }`, "%w"},
 		"kept error":       {"errors", "p2p/a.go", `package p2p; import "fmt"; func f(err error) { fmt.Errorf("read x: %w", err) }`, ""},
 		"translated error": {"errors", "p2p/a.go", `package p2p; import "fmt"; func f(err error) { fmt.Errorf("%w: read x: %v", ErrX, err) }`, ""},

@@ -337,7 +337,7 @@ func Errors(t *Tree) []Finding {
 					}
 				}
 			case *ast.TypeAssertExpr:
-				if id, ok := x.X.(*ast.Ident); ok && isErr(id.Name) {
+				if id, ok := x.X.(*ast.Ident); ok && isErr(id.Name) && !unwraps(x.Type) {
 					found = append(found, t.at(f, x, "ask with errors.As: %s may be wrapped", id.Name))
 				}
 			case *ast.CallExpr:
@@ -387,6 +387,16 @@ func (t *Tree) message(f *File, names map[string]string, c *ast.CallExpr) string
 }
 
 func isErr(name string) bool { return name == "err" || name == "Err" || strings.HasSuffix(name, "Err") }
+
+// unwraps reports an interface with an Unwrap method: who asks for it takes the
+// chain apart, which errors.As would do for him.
+func unwraps(e ast.Expr) bool {
+	i, ok := e.(*ast.InterfaceType)
+	if !ok {
+		return false
+	}
+	return slices.ContainsFunc(i.Methods.List, func(m *ast.Field) bool { return len(m.Names) == 1 && m.Names[0].Name == "Unwrap" })
+}
 
 func isNil(e ast.Expr) bool {
 	id, ok := e.(*ast.Ident)
