@@ -165,8 +165,9 @@ func TestEveryCheckIsProved(t *testing.T) {
 	if found := StalePanics(tree); len(found) != len(panics) {
 		t.Errorf("%d stale entries in a source without a panic, want all %d", len(found), len(panics))
 	}
-	stand, known, ended := Sort([]Finding{{"cmd/swarm/internal/cli/run.go", 1, "cli imports build/emerge; it may not"}, {"p2p/a.go", 1, "something"}})
-	if len(stand) != 1 || len(known)+len(ended) != len(Deviations) {
+	list := []Deviation{{At: "cmd/swarm/internal/cli/run.go", Says: "imports build/emerge;"}, {At: "cas/a.go", Says: "something"}}
+	stand, known, ended := sortBy(list, []Finding{{"cmd/swarm/internal/cli/run.go", 1, "cli imports build/emerge; it may not"}, {"p2p/a.go", 1, "something"}})
+	if len(stand) != 1 || len(known) != 1 || len(ended) != 1 {
 		t.Errorf("stand %v, known %v, ended %v", stand, known, ended)
 	}
 }

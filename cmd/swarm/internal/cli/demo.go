@@ -7,7 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/build-swarm/swarm/build/emerge"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/demo"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
@@ -28,10 +28,9 @@ func demoCmd(e *env) *cli.Command {
 			}
 			opt := demo.Options{Self: self, Keep: c.Bool("keep"), Portage: c.Bool("portage"), Show: demo.NewShow(e.err)}
 			if opt.Portage {
-				if _, err := emerge.Detect(c.Context, emerge.Config{}); err != nil {
-					return failure("put emerge on PATH, or run swarm demo without --portage", "%v", err)
+				if t := daemon.LookAround(c.Context, version()); t.Portage == "" {
+					return failure("put emerge on PATH, or run swarm demo without --portage", "%s", t.PortageWhy)
 				}
-				opt.Atoms = emerge.DemoAtoms()
 			}
 			r, err := demo.Run(c.Context, opt)
 			if c.Bool("json") {

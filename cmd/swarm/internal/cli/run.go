@@ -12,14 +12,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/build-swarm/swarm/build"
-	"github.com/build-swarm/swarm/build/emerge"
-	"github.com/build-swarm/swarm/build/sample"
-	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/claims/agent"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/machine"
@@ -58,7 +54,28 @@ func runDaemon(c *cli.Context, e *env) error {
 		return explainStart(err, cfg)
 	}
 	log.Info("peer started", "nick", cfg.Nick, "state", cfg.State, "socket", cfg.Socket, "version", cfg.Version)
-	return n.Run(c.Context)
+	err = n.Run(c.Context)
+	if c.Context.Err() != nil {
+		err = otherThanCanceled(err)
+	}
+	return err
+}
+
+// otherThanCanceled is what is left of joined errors when those go that only
+// say that the daemon was told to end.
+func otherThanCanceled(err error) error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		var rest []error
+		for _, e := range joined.Unwrap() {
+			rest = append(rest, otherThanCanceled(e))
+		}
+		return errors.Join(rest...)
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // explainStart says what to do about a daemon that does not start.
@@ -125,53 +142,16 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, error) {
 		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Quota: quota, Site: c.String("site"),
 		MDNS: c.Bool("mdns"), DHT: c.Bool("dht"), Version: version(), Log: log,
 	}
-	return cfg, findBuilders(c, &cfg, target)
+	found, err := daemon.Find(c.Context, daemon.Search{
+		Want: c.String("builder"), Emerge: c.String("emerge"), PortageConfig: c.String("portage-config"), Target: target, Log: log,
+	})
+	cfg.Builders, cfg.Planners, cfg.Default = found.Build, found.Plan, found.Default
+	return cfg, err
 }
 
 // noEmpty lets an empty value switch a list off.
 func noEmpty(list []string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return strings.TrimSpace(s) == "" })
-}
-
-// findBuilders looks what can be planned and built here: real Portage, and the
-// samples, which any machine can at least plan.
-func findBuilders(c *cli.Context, cfg *node.Config, target string) error {
-	ctx, cancel := context.WithTimeout(c.Context, time.Minute)
-	defer cancel()
-	tc := sample.Detect(ctx, "")
-	cfg.Builders = map[build.Builder]worker.Builder{build.BuilderSample: sample.NewBuilder(tc, time.Now)}
-	cfg.Planners = map[build.Builder]daemon.Planner{build.BuilderSample: daemon.SamplePlanner{Toolchain: tc, Target: target}}
-	cfg.Default = build.BuilderSample
-	want := c.String("builder")
-	switch want {
-	case string(build.BuilderSample):
-		return nil
-	case string(build.BuilderPortage), "auto":
-	default:
-		return usage("swarm run --builder portage, sample or auto", "there is no builder %q", want)
-	}
-	pc := emerge.Config{Emerge: c.String("emerge")}
-	if dir := c.String("portage-config"); dir != "" {
-		demo, err := emerge.DemoConfig(dir)
-		if err != nil {
-			return failure("see --portage-config", "lay out Portage's configuration: %v", err)
-		}
-		demo.Emerge, pc = pc.Emerge, demo
-	}
-	p, err := emerge.Detect(ctx, pc)
-	switch {
-	case err == nil:
-		cfg.Builders[build.BuilderPortage] = emerge.NewBuilder(p, cfg.Log)
-		cfg.Planners[build.BuilderPortage] = daemon.PortagePlanner{Portage: p, Target: target}
-		cfg.Default = build.BuilderPortage
-	case want == string(build.BuilderPortage):
-		return failure("put emerge on PATH, or name it with --emerge", "%v", err)
-	case errors.Is(err, emerge.ErrNoPortage):
-		cfg.Log.Info("no emerge here: this peer builds the sample packages only")
-	default:
-		cfg.Log.Warn("emerge is here and cannot be used", "error", err)
-	}
-	return nil
 }
 
 func versionCmd(e *env) *cli.Command {
@@ -181,27 +161,20 @@ func versionCmd(e *env) *cli.Command {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
-			defer cancel()
-			tc := sample.Detect(ctx, "")
-			portage := ""
-			p, err := emerge.Detect(ctx, emerge.Config{})
-			if err == nil {
-				portage = p.Version
-			}
+			t := daemon.LookAround(c.Context, version())
 			if c.Bool("json") {
-				return e.out.JSON(map[string]any{"schema": 1, "version": version(), "compiler": tc.Class, "portage": portage})
+				return e.out.JSON(t)
 			}
-			e.out.Printf("swarm %s\n", version())
-			if tc.CC == "" {
-				e.out.Printf("compiler: none (%s)\n", tc.Why)
+			e.out.Printf("swarm %s\n", t.Version)
+			if t.Compiler != "" {
+				e.out.Printf("compiler: %s\n", t.Compiler)
 			} else {
-				e.out.Printf("compiler: %s\n", tc.Version)
+				e.out.Printf("compiler: none (%s): of the samples only the scripts are built\n", t.CompilerWhy)
 			}
-			if err != nil {
-				e.out.Printf("portage: none (%v)\n", err)
+			if t.Portage != "" {
+				e.out.Printf("portage: %s (%s)\n", t.Portage, t.Emerge)
 			} else {
-				e.out.Printf("portage: %s (%s)\n", p.Version, p.Emerge)
+				e.out.Printf("portage: none (%s)\n", t.PortageWhy)
 			}
 			return nil
 		},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,7 +72,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits,
+			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -153,6 +154,33 @@ func runIn(ctx context.Context, ts *testscript.TestScript, args []string) (stdou
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err = cmd.Run()
 	return out.String(), errOut.String(), err
+}
+
+// get URL FILE downloads, until the answer is 200.
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: get URL FILE")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	ts.Check(poll(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, args[0], nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		b, err := io.ReadAll(res.Body)
+		if err = errors.Join(err, res.Body.Close()); err == nil && res.StatusCode != http.StatusOK {
+			err = fmt.Errorf("%s answers %s", args[0], res.Status)
+		}
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(ts.MkAbs(args[1]), b, 0o644)
+	}))
 }
 
 // exits CODE COMMAND... runs a command that ends with a code; stdout and stderr

@@ -125,22 +125,26 @@ func problem(err error) string {
 
 // Jobs lists jobs.
 func (d *Daemon) Jobs(ctx context.Context, round string) (jobs []view.Job, err error) {
+	var unknown error
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		if round != "" {
 			if _, _, ok := r.Round(round); !ok {
-				err = &control.Error{Kind: control.KindNotFound, Message: "no round " + round, Hint: "swarm status lists the rounds"}
+				unknown = &control.Error{Kind: control.KindNotFound, Message: "no round " + round, Hint: "swarm status lists the rounds"}
 				return nil
 			}
 		}
 		jobs = view.Jobs(r, round, now)
 		return nil
 	})
+	if err = errors.Join(err, unknown); err != nil {
+		return nil, err
+	}
 	for i := range jobs {
 		if jobs[i].USE == nil {
 			jobs[i].USE = []string{} // lists are never null
 		}
 	}
-	return jobs, err
+	return jobs, nil
 }
 
 // Peers joins the board's view of peers with the network's. Peers that are
@@ -281,9 +285,10 @@ type found struct {
 // find resolves a key, the end of one, or a package name to one job of the
 // newest round that knows the name.
 func (d *Daemon) find(ctx context.Context, name string) (f found, err error) {
+	var unknown error
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		var job *build.Job
-		if job, err = findJob(r, name, now); err != nil {
+		if job, unknown = findJob(r, name, now); unknown != nil {
 			return nil
 		}
 		f.key, f.name = job.Key, job.CPV.String()
@@ -298,7 +303,7 @@ func (d *Daemon) find(ctx context.Context, name string) (f found, err error) {
 		}
 		return nil
 	})
-	return f, err
+	return f, errors.Join(err, unknown)
 }
 
 // minKeyEnd is how much of a key's end has to be given, in characters.

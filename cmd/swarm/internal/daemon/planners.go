@@ -63,11 +63,15 @@ func (p SamplePlanner) Plan(_ context.Context, atoms []string) (*build.Plan, err
 type PortagePlanner struct {
 	Portage *emerge.Portage
 	Target  string
+	Samples []string // what "@samples" stands for; nil without the sample ebuilds
 }
 
 // Plan plans what emerge would do for the atoms. A set is updated; a package
 // that is named is built though it is installed.
 func (p PortagePlanner) Plan(ctx context.Context, atoms []string) (*build.Plan, error) {
+	if i := slices.Index(atoms, setSamples); i >= 0 && len(p.Samples) > 0 {
+		atoms = slices.Concat(atoms[:i], p.Samples, atoms[i+1:])
+	}
 	update := slices.ContainsFunc(atoms, func(a string) bool { return strings.HasPrefix(a, "@") })
 	plan, err := p.Portage.Plan(ctx, emerge.PlanRequest{Target: p.Target, Atoms: atoms, Update: update})
 	switch {

@@ -28,7 +28,6 @@ type Options struct {
 	Self    string // the binary that the peers run
 	Keep    bool   // leave the swarm running
 	Portage bool   // build real ebuilds with the emerge on PATH
-	Atoms   []string
 	Show    *Show
 }
 
@@ -221,9 +220,6 @@ func (d *demo) look(ctx context.Context) error {
 // ask has the first peer plan and post the round.
 func (d *demo) ask(ctx context.Context) error {
 	atoms := []string{"@samples"}
-	if d.opt.Portage {
-		atoms = d.opt.Atoms
-	}
 	reply, err := d.peers[0].client.Build(ctx, control.BuildRequest{Atoms: atoms, Command: "swarm build " + strings.Join(atoms, " ")})
 	if err != nil {
 		return err
