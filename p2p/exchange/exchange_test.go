@@ -325,6 +325,36 @@ func TestAStalledHolderIsDropped(t *testing.T) {
 	}
 }
 
+// A gateway must answer before Portage gives up: dead holders cost half a second
+// each, not a time-out each.
+func TestOpenDoesNotWaitForSilentHolders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwarm(t, "good")
+		c := s.put(t, castest.Blob(100_000, 1))
+		holders := []string{"silent1", "silent2", "silent3", "good"}
+		for _, h := range holders[:3] {
+			host := s.net.Host(h)
+			host.Handle(Protocol, func(st p2p.Stream) {
+				_, _ = io.Copy(io.Discard, st)
+				_ = st.Close()
+			})
+			defer host.Close()
+		}
+		begin := time.Now()
+		r, err := s.f.Open(t.Context(), c, 100_000, holders)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(begin); d > 3*hedgeAfter {
+			t.Fatalf("it took %v", d)
+		}
+		_, _ = r.Close(), s.me.Close()
+	})
+}
+
 func TestNobodyToAskIsAnErrorAtOnce(t *testing.T) {
 	s := newSwarm(t, "a", "b")
 	c := cas.Sum([]byte("nowhere"))
@@ -465,7 +495,7 @@ func TestTooManyStreamsOfOnePeerAreRefused(t *testing.T) {
 	c := s.put(t, data)
 	var held []*session
 	for i := range peerStreams + 1 {
-		x, err := s.f.dial(wait(t), "a")
+		x, err := s.f.dial(wait(t), t.Context(), "a")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -479,7 +509,7 @@ func TestTooManyStreamsOfOnePeerAreRefused(t *testing.T) {
 		x.drop()
 	}
 	for wait(t).Err() == nil { // the server notices the resets in its own time
-		x, err := s.f.dial(wait(t), "a")
+		x, err := s.f.dial(wait(t), t.Context(), "a")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -196,27 +197,43 @@ func (f *Fetcher) stream(ctx context.Context, c cid.Cid, size int64, holders []s
 
 // prove asks holders in turn for the end of the blob until one proves its size.
 // It returns the groups that came with it, and the holders without those that
-// cannot help.
+// cannot help. Who was busy or cut off is asked again.
 func (f *Fetcher) prove(ctx context.Context, c cid.Cid, holders []string) (int64, []cas.Group, []string, error) {
-	errs := []error{ErrNoHolder}
-	for i, h := range holders {
-		size, groups, err := f.tail(ctx, c, h)
-		if err == nil {
-			return size, groups, holders[i:], nil
+	errs := map[string]error{} // the last of each holder
+	for round := 0; round < maxFailures && len(holders) > 0; round++ {
+		if round > 0 {
+			if err := pause(ctx, retryAfter<<round); err != nil {
+				return 0, nil, nil, err
+			}
 		}
-		if ctx.Err() != nil {
-			return 0, nil, nil, ctx.Err()
+		var again []string
+		for i, h := range holders {
+			size, groups, err := f.tail(ctx, c, h)
+			if err == nil {
+				return size, groups, append(holders[i:], again...), nil
+			}
+			if ctx.Err() != nil {
+				return 0, nil, nil, ctx.Err()
+			}
+			if lied(err) {
+				f.blame(c, h, err)
+			}
+			if !hopeless(err) && !stalled(err) {
+				again = append(again, h)
+			}
+			errs[h] = fmt.Errorf("%s: %w", h, err)
 		}
-		if lied(err) {
-			f.blame(c, h, err)
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", h, err))
+		holders = again
 	}
-	return 0, nil, nil, errors.Join(errs...)
+	all := []error{ErrNoHolder}
+	for _, h := range slices.Sorted(maps.Keys(errs)) {
+		all = append(all, errs[h])
+	}
+	return 0, nil, nil, errors.Join(all...)
 }
 
 func (f *Fetcher) tail(ctx context.Context, c cid.Cid, holder string) (int64, []cas.Group, error) {
-	s, err := f.dial(ctx, holder)
+	s, err := f.dial(ctx, ctx, holder)
 	if err != nil {
 		return 0, nil, err
 	}

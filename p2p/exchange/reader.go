@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/build-swarm/swarm/cas"
 	"github.com/ipfs/go-cid"
@@ -29,6 +30,9 @@ type Reader struct {
 	closed bool
 }
 
+// hedgeAfter is how long Open waits for one holder before it asks another too.
+const hedgeAfter = 500 * time.Millisecond
+
 // Open finds a holder of the blob c of size bytes and returns a reader over it.
 // That nobody has it is an error here (ErrNoHolder), not at the first Read. ctx
 // bounds the reader's life. A wrong size is found out by the reads.
@@ -40,30 +44,98 @@ func (f *Fetcher) Open(ctx context.Context, c cid.Cid, size int64, holders []str
 		return nil, fmt.Errorf("open remote blob %s: it is not empty: %w", c, cas.ErrCorrupt)
 	}
 	r := &Reader{f: f, ctx: ctx, c: c, size: size, holders: f.usable(c, holders), fails: map[string]int{}}
-	for len(r.holders) > 0 {
-		err := r.probe()
-		if err == nil {
-			return r, nil
-		}
-		if err := r.failed(err, true); err != nil {
-			return nil, fmt.Errorf("open remote blob %s: %w", c, err)
-		}
+	if err := r.probe(); err != nil {
+		return nil, fmt.Errorf("open remote blob %s: %w", c, err)
 	}
-	return nil, fmt.Errorf("open remote blob %s: %w", c, r.nobody())
+	return r, nil
 }
 
-// probe asks the first holder whether it has the blob, and keeps the session.
+// probe asks the holders, each next one hedgeAfter later or when one has failed,
+// and keeps the session of the first that says it has the blob. Those that
+// cannot help are left out from then on.
 func (r *Reader) probe() error {
-	s, err := r.f.dial(r.ctx, r.holders[0])
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	type answer struct {
+		i   int
+		s   *session
+		err error
+	}
+	answers := make(chan answer)
+	asked, waiting := 0, 0
+	ask := func() {
+		if asked < len(r.holders) {
+			i := asked
+			asked++
+			waiting++
+			go func() {
+				s, err := r.f.probe(ctx, r.ctx, r.holders[i], r.c, r.size)
+				answers <- answer{i, s, err}
+			}()
+		}
+	}
+	bad := map[int]bool{}
+	var best *answer
+	hedge := time.NewTicker(hedgeAfter)
+	defer hedge.Stop()
+	for ask(); waiting > 0; {
+		select {
+		case <-hedge.C:
+			if best == nil {
+				ask()
+			}
+		case a := <-answers:
+			waiting--
+			switch {
+			case a.err == nil && best == nil:
+				best = &a
+				cancel() // the others need not answer
+			case a.err == nil:
+				a.s.drop()
+			case best == nil:
+				bad[a.i] = true
+				r.errs = append(r.errs, fmt.Errorf("%s: %w", r.holders[a.i], a.err))
+				ask()
+			}
+		}
+	}
+	if best == nil {
+		if r.ctx.Err() != nil {
+			return r.ctx.Err()
+		}
+		return r.nobody()
+	}
+	r.s = best.s
+	order := []string{r.holders[best.i]}
+	for i, h := range r.holders {
+		if i != best.i && !bad[i] {
+			order = append(order, h)
+		}
+	}
+	r.holders = order
+	return nil
+}
+
+// probe asks a holder whether it has a blob of this size. Asking ends with ctx,
+// the session lives as long as life.
+func (f *Fetcher) probe(ctx, life context.Context, holder string, c cid.Cid, size int64) (*session, error) {
+	s, err := f.dial(ctx, life, holder)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.s = s
-	size, err := s.has(r.c)
-	if err == nil && size != r.size {
-		err = fmt.Errorf("it says %d bytes, not %d: %w", size, r.size, errSize)
+	stop := context.AfterFunc(ctx, s.drop)
+	got, err := s.has(c)
+	if !stop() {
+		return nil, ctx.Err() // dropped already
 	}
-	return err
+	if err == nil && got != size {
+		err = fmt.Errorf("it says %d bytes, not %d: %w", got, size, errSize)
+	}
+	if err != nil {
+		s.drop()
+		return nil, err
+	}
+	return s, nil
 }
 
 // errSize: holder and caller differ about the size. Nobody knows yet who is
@@ -93,7 +165,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 			r.fails[r.holders[0]] = 0
 			return n, nil
 		}
-		if err := r.failed(err, false); err != nil {
+		if err := r.failed(err); err != nil {
 			return 0, fmt.Errorf("read remote blob %s: %w", r.c, err)
 		}
 	}
@@ -106,7 +178,7 @@ func (r *Reader) read(p []byte) (int, error) {
 		r.drop()
 	}
 	if r.s == nil {
-		s, err := r.f.dial(r.ctx, r.holders[0])
+		s, err := r.f.dial(r.ctx, r.ctx, r.holders[0])
 		if err != nil {
 			return 0, err
 		}
@@ -138,7 +210,7 @@ func (r *Reader) read(p []byte) (int, error) {
 
 // failed notes that the first holder failed, and puts it last, or away when it
 // is no use. It returns the context's error when that is the cause.
-func (r *Reader) failed(err error, giveUp bool) error {
+func (r *Reader) failed(err error) error {
 	r.drop()
 	if r.ctx.Err() != nil {
 		return r.ctx.Err()
@@ -149,7 +221,7 @@ func (r *Reader) failed(err error, giveUp bool) error {
 		r.f.blame(r.c, h, err)
 	}
 	r.fails[h]++
-	if giveUp || errors.Is(err, errSize) || hopeless(err) || r.fails[h] >= maxFailures {
+	if errors.Is(err, errSize) || hopeless(err) || r.fails[h] >= maxFailures {
 		r.f.log.Info("holder is given up", "peer", h, "cid", r.c, "err", err)
 		r.errs = append(r.errs, fmt.Errorf("%s: %w", h, err))
 		return nil

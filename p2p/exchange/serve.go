@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// peerStreams and allStreams bound what is served at once: a fetch uses one
-	// stream, and each keeps 70 KiB here.
-	peerStreams = 8
-	allStreams  = 128
+	// peerStreams and allStreams bound what is served at once, 70 KiB each: a
+	// fetch uses one stream, a download through a gateway too.
+	peerStreams = 64
+	allStreams  = 256
 	// idleAfter is how long a stream may wait for the next request.
 	idleAfter = 2 * time.Minute
 	// writeAfter bounds the sending of one group. A streaming reader may pause

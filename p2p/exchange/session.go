@@ -20,15 +20,15 @@ type session struct {
 	stall time.Duration
 }
 
-// dial opens a session that ends with ctx.
-func (f *Fetcher) dial(ctx context.Context, holder string) (*session, error) {
+// dial opens a session. ctx bounds the opening, life the session.
+func (f *Fetcher) dial(ctx, life context.Context, holder string) (*session, error) {
 	bound, cancel := context.WithTimeout(ctx, f.stall)
 	defer cancel()
 	st, err := f.net.Open(bound, holder, Protocol)
 	if err != nil {
 		return nil, err
 	}
-	return &session{st, context.AfterFunc(ctx, func() { _ = st.Reset() }), f.stall}, nil
+	return &session{st, context.AfterFunc(life, func() { _ = st.Reset() }), f.stall}, nil
 }
 
 // drop ends the session at once.
