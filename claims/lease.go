@@ -7,6 +7,12 @@ import (
 	"github.com/build-swarm/swarm/claims/hlc"
 )
 
+// What Yields takes for equal and for earlier, in milliseconds.
+const (
+	YieldInvested = BeatMillis
+	YieldEarlier  = 3 * BeatMillis
+)
+
 // Holder says who has a job, as this peer judges it.
 type Holder struct {
 	Peer      string
@@ -262,10 +268,18 @@ func (r *Replica) rival(now Now, peer string, theirs BeatJob) {
 // job: whoever will finish later gives back, but never is more work stopped
 // for less. A drone that does not compile yet stops nobody. Both sides reach
 // the same answer from the two Beats; equal figures keep the older epoch.
+//
+// Builds that began within YieldInvested of each other have the same work in
+// them for this purpose, if one ends more than YieldEarlier before the other:
+// else a slow drone that won the race by a second would build a giant to its
+// end beside the fast one. A Beat is at most some seconds old when it is
+// judged, so both sides cannot find the other earlier by that much.
 func Yields(mine BeatJob, me string, theirs BeatJob, them string) bool {
 	switch {
 	case !theirs.Compiling || !mine.Compiling:
 		return false
+	case mine.InvestedMS <= theirs.InvestedMS+YieldInvested && mine.LeftMS > theirs.LeftMS+YieldEarlier:
+		return true
 	case mine.InvestedMS > theirs.InvestedMS:
 		return false
 	case mine.InvestedMS == theirs.InvestedMS && mine.LeftMS == theirs.LeftMS:

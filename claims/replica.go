@@ -438,13 +438,16 @@ func (r *Replica) due(now Now) {
 
 // NextWake is the boot time at which Step wants a Tick at the latest.
 func (r *Replica) NextWake(now Now) int64 {
-	next := min(r.nextBeat, r.sync.nextAt(now))
+	next := min(r.nextBeat, r.nextSync(now))
 	for _, o := range r.own {
 		if o.settleAt > 0 && !o.lost {
 			next = min(next, o.settleAt)
 		}
 	}
-	if !r.synced {
+	if r.leaving {
+		next = max(next, r.nextSync(now))
+	}
+	if !r.synced && len(r.connected) == 0 {
 		next = min(next, r.started+aloneMillis)
 	}
 	return max(next, now.Boot+1)

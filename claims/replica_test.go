@@ -579,3 +579,21 @@ func FuzzValidate(f *testing.F) {
 		r.Survey(now)
 	})
 }
+
+func TestAPeerThatWaitsForAnAnswerSleepsMeanwhile(t *testing.T) {
+	now := Now{Wall: testWall, Boot: 1}
+	r := newPeer(1, now)
+	r.Step(now, Connected{Peer: newPeer(2, now).self})
+	steps := 0
+	for end := now.Boot + 120_000; now.Boot < end; steps++ {
+		next := r.NextWake(now)
+		now.Wall, now.Boot = now.Wall+next-now.Boot, next
+		r.Step(now, Tick{})
+		if now.Boot > 60_000 && steps%2 == 0 {
+			r.Step(now, Disconnected{Peer: newPeer(2, now).self})
+		}
+	}
+	if steps > 120 {
+		t.Errorf("%d wake-ups in two minutes with nobody answering", steps)
+	}
+}

@@ -98,9 +98,15 @@ func (s *syncState) differs(now Now, peer string) {
 	}
 }
 
-func (s *syncState) nextAt(now Now) int64 {
-	if s.next == 0 {
-		return now.Boot + syncEvery
+// nextSync is when dueSync wants to be asked again. It is never a time at which
+// dueSync would do nothing: that would wake the peer every millisecond.
+func (r *Replica) nextSync(now Now) int64 {
+	s := &r.sync
+	switch {
+	case len(r.connected) == 0:
+		return now.Boot + syncEvery // a connection is an event of its own
+	case s.with != "":
+		return max(s.next, s.since+aloneMillis)
 	}
 	return s.next
 }

@@ -123,16 +123,16 @@ func (d *drone) replan() {
 // choose is worker.choose.
 func (d *drone) choose() (build.Key, bool) {
 	n, w := d.n, d.n.w
+	r, now := n.rep, n.now()
 	if w.LazyBeats {
-		if len(d.seen) != len(w.Nodes) {
-			d.seen = make([]int64, len(w.Nodes))
+		if d.ready = r.Ready(d.ready[:0], 1, now); len(d.ready) == 0 {
+			d.memory.Note(nil, nil, now.Boot)
+			clear(d.waiting)
+			return "", false // with nothing free there is nothing to look up
 		}
-		for _, o := range w.net.takeBeats(n, d.seen) {
-			n.receiveQuietly(o)
-		}
+		d.takeBeats()
 	}
 	w.Stats.Plans++
-	r, now := n.rep, n.now()
 	if ok, _ := r.MayClaim(); !ok {
 		clear(d.waiting)
 		return "", false
@@ -156,6 +156,24 @@ func (d *drone) choose() (build.Key, bool) {
 	d.memory.Note(all, d.peers, now.Boot)
 	d.watch(all)
 	return k, ok && d.running[k] == nil
+}
+
+// takeBeats gives the replica the newest Beats that have arrived.
+func (d *drone) takeBeats() {
+	if len(d.seen) != len(d.n.w.Nodes) {
+		d.seen = make([]int64, len(d.n.w.Nodes))
+	}
+	if beats := d.n.w.net.takeBeats(d.n, d.seen); len(beats) > 0 {
+		d.n.receiveQuietly(beats)
+	}
+}
+
+// takeOften takes them at the latest every four periods: a lease is six.
+func (d *drone) takeOften() {
+	d.n.later(4*claims.BeatMillis, func() {
+		d.takeBeats()
+		d.takeOften()
+	})
 }
 
 // watch keeps since when a job could be started at once by somebody and is not.
@@ -280,9 +298,15 @@ func (d *drone) complete(r *Run) {
 	took := r.invested(w.now)
 	out := build.Outcome{Key: k, CPV: r.spec.Job.CPV, Target: "t", Class: build.Good,
 		Started: uint64(hlc.New(epochWall + r.began + n.skew)), Millis: took, CoreMillis: r.spec.Work}
+	if w.NoLearning {
+		out.CoreMillis = 0
+	}
 	if r.spec.Class != "" {
 		out.Class, out.Reason = r.spec.Class, "it does so in this script"
-	} else {
+	}
+	delete(d.running, k)
+	w.built(n, r, took, out.Class)
+	if out.Class == build.Good {
 		d.serial++
 		c := cas.Sum([]byte(string(k) + n.Name + strconv.Itoa(d.serial)))
 		out.Artifact = &build.Artifact{CID: c.String(), Size: 1}
@@ -292,8 +316,6 @@ func (d *drone) complete(r *Run) {
 			return
 		}
 	}
-	delete(d.running, k)
-	w.built(n, r, took, out.Class)
 	n.step(claims.Finished{Outcome: out})
 	if n.life != life {
 		return

@@ -32,6 +32,7 @@ type laws struct {
 	// finished is, per node, the epoch of the best good outcome ever seen.
 	finished []map[build.Key]uint64
 	channel  []uint64
+	digest   []uint64
 	compared map[uint64]bool     // digests whose boards were found equal
 	double   map[build.Key]int64 // since when a job is compiled twice without cause
 	calm     int64               // no fault is in force since
@@ -49,8 +50,8 @@ func (l *laws) fail(law string, k build.Key, format string, args ...any) {
 	}
 }
 
-// onStop is I7: no build with more work invested is stopped for one with less.
-// A Beat tells of the past, so what it said can only have grown; the build
+// onStop is I7: no build with more work invested is stopped for one with less,
+// up to what claims.Yields calls equal. A Beat tells of the past, so what it said can only have grown; the build
 // that is stopped told of itself at most one progress ago.
 func (l *laws) onStop(n *Node, r *Run, reason string) {
 	if r.began == 0 || !strings.Contains(reason, "finishes it earlier") {
@@ -65,7 +66,7 @@ func (l *laws) onStop(n *Node, r *Run, reason string) {
 		if o == n || rival == nil || rival.began == 0 {
 			continue
 		}
-		if rival.invested(l.w.now)+l.w.Progress+1000 >= mine {
+		if rival.invested(l.w.now)+claims.YieldInvested+l.w.Progress+1000 >= mine {
 			return
 		}
 	}
@@ -80,13 +81,17 @@ func (l *laws) quiet() {
 	for len(l.finished) < len(w.Nodes) {
 		l.finished = append(l.finished, map[build.Key]uint64{})
 		l.channel = append(l.channel, 0)
+		l.digest = append(l.digest, 0)
 	}
 	byDigest := map[uint64]*Node{}
 	for i, n := range w.Nodes {
 		if !n.up {
 			continue
 		}
-		l.finality(i, n)
+		if n.rep.Digest() != l.digest[i] {
+			l.finality(i, n) // it follows from the board
+			l.digest[i] = n.rep.Digest()
+		}
 		// I4: a channel's version never decreases on any node.
 		if c := n.rep.Channel("t", "stable"); c != nil {
 			if c.Version < l.channel[i] {
@@ -159,7 +164,7 @@ func (l *laws) single() {
 		since, ok := l.double[k]
 		if !ok {
 			l.double[k] = w.now
-		} else if w.now-since > 4*claims.BeatMillis {
+		} else if w.now-since > 8*claims.BeatMillis {
 			l.fail("I5", k, "%s and %s both compile it since %.3f s", a.Name, b.Name, float64(since)/1000)
 		}
 	}
@@ -178,16 +183,21 @@ func (l *laws) pair(k build.Key) (a, b *Node) {
 			if !b.Up() || rb == nil || rb.began == 0 {
 				continue
 			}
-			// By what they say of themselves: the one with more in it ends later.
-			ia, ib := ra.invested(w.now), rb.invested(w.now)
-			la, lb := max(0, ra.est-ia), max(0, rb.est-ib)
-			if ia > ib && la > lb || ib > ia && lb > la {
-				continue
+			if w.shouldYield(ra, rb) || w.shouldYield(rb, ra) {
+				return a, b
 			}
-			return a, b
 		}
 	}
 	return nil, nil
+}
+
+// shouldYield says that a ought to stop for b, by more than what two peers can
+// mistake about each other.
+func (w *World) shouldYield(a, b *Run) bool {
+	noise := w.Net.MaxDelay + w.Progress + 1000
+	ia, ib := a.invested(w.now), b.invested(w.now)
+	la, lb := max(0, a.est-ia), max(0, b.est-ib)
+	return ia+noise <= ib && la >= lb || ia+noise <= ib+claims.YieldInvested && la > lb+claims.YieldEarlier+noise
 }
 
 // converged checks, at the end, that all boards are byte-equal.

@@ -69,6 +69,9 @@ func (n *Node) Start() {
 	n.w.net.started(n)
 	n.drone.adopt()
 	n.drone.kick(0)
+	if n.w.LazyBeats {
+		n.drone.takeOften()
+	}
 }
 
 // Crash ends the process where it stands; the journal stays.
@@ -135,7 +138,7 @@ func (n *Node) step(ev claims.Event) {
 			return // it crashed on the way
 		}
 	}
-	if _, tick := ev.(claims.Tick); !tick {
+	if _, tick := ev.(claims.Tick); !tick || len(effects) > 0 {
 		n.drone.changed()
 	}
 	n.sleepUntil(n.rep.NextWake(n.now()) - n.boot0)
@@ -250,10 +253,14 @@ func (n *Node) receiveSync(from *Node, m claims.SyncMessage) {
 
 func (n *Node) holds(k build.Key) bool { return n.drone.running[k] != nil }
 
-// receiveQuietly takes a Beat that had arrived before the drone looked: it is
-// no reason to look again.
-func (n *Node) receiveQuietly(o opened) {
-	for _, e := range n.rep.Step(n.now(), claims.Validated{From: o.rec.Author(), Records: []wire.Opened{o.rec}, Bodies: []claims.Body{o.body}}) {
+// receiveQuietly takes Beats that had arrived before the drone looked: they
+// are no reason to look again.
+func (n *Node) receiveQuietly(beats []opened) {
+	ev := claims.Validated{From: beats[0].rec.Author()}
+	for _, o := range beats {
+		ev.Records, ev.Bodies = append(ev.Records, o.rec), append(ev.Bodies, o.body)
+	}
+	for _, e := range n.rep.Step(n.now(), ev) {
 		n.effect(e)
 	}
 }

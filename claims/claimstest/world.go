@@ -100,6 +100,9 @@ type Options struct {
 	// LazyBeats hands a Beat to a drone only when it is about to look: see
 	// doc.go.
 	LazyBeats bool
+	// NoLearning leaves the measured work out of outcomes: where each package
+	// is built once there is nothing to learn from it.
+	NoLearning bool
 }
 
 type opened struct {
