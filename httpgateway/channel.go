@@ -113,6 +113,23 @@ func (g *Gateway) channel(target string) (*channel, error) {
 	return ch, nil
 }
 
+// maxInline is the most entries that a request waits for: rendering them takes
+// some 100 ms, and Portage waits 10 s for an index. While Run runs, a larger
+// release is left to it and what is there is served meanwhile.
+const maxInline = 4_000
+
+// look is refresh for a request.
+func (ch *channel) look(g *Gateway) {
+	if gen := ch.current.Load(); gen != nil && g.running.Load() && !gen.broken.Load() {
+		head, m, err := g.cfg.Catalog.Head(ch.target, release.Stable)
+		if err == nil && head != gen.head && m != nil && len(m.Entries) > maxInline {
+			g.Kick()
+			return
+		}
+	}
+	ch.refresh(g)
+}
+
 // refresh moves to the catalog's head when it is newer than what is served
 // and can be served whole. When another goroutine is at it, that is left to
 // it, unless there is nothing to serve until it is done.

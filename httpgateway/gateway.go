@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -79,6 +80,7 @@ type Gateway struct {
 	hosts   map[string]bool
 	mounted *http.ServeMux
 	kick    chan struct{}
+	running atomic.Bool // Run moves channels
 
 	mu       sync.Mutex
 	channels map[string]*channel // by target; channel "stable"
@@ -234,6 +236,8 @@ type connKey struct{}
 
 // watch moves channels to their newest heads.
 func (g *Gateway) watch(ctx context.Context) {
+	g.running.Store(true)
+	defer g.running.Store(false)
 	tick := time.NewTicker(g.cfg.Poll)
 	defer tick.Stop()
 	for {

@@ -117,13 +117,13 @@ func (g *Gateway) serveTarget(w *response, r *http.Request, target, name string)
 		return
 	}
 	if name == plainName || name == gzipName {
-		ch.refresh(g)
+		ch.look(g)
 		g.serveIndex(w, r, ch, name)
 		return
 	}
 	known, ok := ch.paths.Load().table[name]
 	if !ok {
-		ch.refresh(g)
+		ch.look(g)
 		known, ok = ch.paths.Load().table[name]
 	}
 	if !ok {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/httpgateway"
 	"github.com/build-swarm/swarm/httpgateway/httpgatewaytest"
@@ -414,4 +415,27 @@ func TestRunFollowsTheHeadWithoutARequest(t *testing.T) {
 		s := g.Status()
 		return len(s) == 1 && s[0].Served == head
 	})
+}
+
+func TestLargeReleaseIsMadeWhileTheOldOneIsServed(t *testing.T) {
+	cat := httpgatewaytest.New(t)
+	g, _, _ := serve(t, cat, func(c *httpgateway.Config) { c.Poll = time.Hour })
+	data := content(10, 1)
+	cat.PutLocal(data)
+	old := cat.Publish("desktop", t0, httpgatewaytest.Entry(t, "x/a-1", data))
+	equal(t, index(t, g, "desktop").Header["PACKAGES"], "1")
+	many := make([]release.Entry, 4_001)
+	for i := range many {
+		many[i] = httpgatewaytest.Entry(t, fmt.Sprintf("x/a-%d", i), data)
+	}
+	next := cat.Publish("desktop", t0, many...)
+	seen := map[string]bool{}
+	eventually(t, func() bool {
+		p := index(t, g, "desktop")
+		seen[p.Header["TIMESTAMP"]] = true
+		return p.Header["TIMESTAMP"] == fmt.Sprint(next.Timestamp) && len(p.Entries) == len(many)
+	})
+	if !seen[fmt.Sprint(old.Timestamp)] {
+		t.Fatal("a request waited for a large release")
+	}
 }
