@@ -265,7 +265,7 @@ func without(text string) (rest string, made bool) {
 	if !ok {
 		return text, false // somebody edited the marks: nothing is guessed
 	}
-	if note == madeNewline {
+	if note == madeNewline && after == "" { // somebody's lines below need it
 		before = strings.TrimSuffix(before, "\n")
 	}
 	return before + after, note == madeFile

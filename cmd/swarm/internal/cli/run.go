@@ -17,6 +17,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/machine"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/node"
@@ -44,6 +45,11 @@ func runDaemon(c *cli.Context, e *env) error {
 	p2p.RedirectLibp2pLog(log.Handler())
 	cfg, err := nodeConfig(c, log)
 	if err != nil {
+		return err
+	}
+	// Before anything else: a peer that cannot be made cleans up after itself,
+	// and this path may be another's.
+	if err := control.CheckPath(cfg.Socket); err != nil {
 		return err
 	}
 	if e.adjust != nil {

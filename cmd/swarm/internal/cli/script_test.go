@@ -72,7 +72,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet,
+			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "damage": cmdDamage, "gone": cmdGone, "listenaddr": cmdListenAddr,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -100,6 +100,18 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("no daemon on %s: %v", s, err)
 		}
 	}
+}
+
+// gone SOCKET waits until nobody answers behind a socket.
+func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	ts.Check(poll(ctx, func() error {
+		if _, err := control.NewClient(ts.MkAbs(args[0])).Info(ctx); err == nil {
+			return fmt.Errorf("%s still answers", args[0])
+		}
+		return nil
+	}))
 }
 
 // poll calls f until it returns nil or ctx has ended.
@@ -131,7 +143,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	defer cancel()
 	last := ""
 	err = poll(ctx, func() error {
-		out, stderr, _ := runIn(ctx, ts, args[1:])
+		out, stderr, _ := runIn(ctx, ts, nil, args[1:])
 		if last = out + stderr; re.MatchString(out) {
 			return os.WriteFile(ts.MkAbs("got"), []byte(out), 0o644)
 		}
@@ -143,9 +155,9 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // runIn runs a command of the script's PATH, in its environment.
-func runIn(ctx context.Context, ts *testscript.TestScript, args []string) (stdout, stderr string, err error) {
+func runIn(ctx context.Context, ts *testscript.TestScript, stdin io.Reader, args []string) (stdout, stderr string, err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(ts.Getenv("PATH"), args[0]), args[1:]...)
-	cmd.Dir = ts.MkAbs(".")
+	cmd.Dir, cmd.Stdin = ts.MkAbs("."), stdin
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "SWARM_CONFIG",
 		"SWARM_LISTEN", "SWARM_GATEWAY", "SWARM_MDNS", "SWARM_DHT", "SWARM_BUILDER", "SWARM_JOBS"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
@@ -183,13 +195,37 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 }
 
-// exits CODE COMMAND... runs a command that ends with a code; stdout and stderr
-// are matched as after exec.
+// damage FILE makes bad copies of a join code: short, typo, and loud (which is
+// still good).
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	code := strings.TrimSpace(ts.ReadFile(args[0]))
+	typo := []byte(code)
+	if typo[40]++; typo[40] == 'z'+1 || typo[40] == '8' {
+		typo[40] -= 2
+	}
+	loud := strings.ToUpper(code[:30] + "\n  " + code[30:])
+	for name, text := range map[string]string{"short": code[:len(code)-9], "typo": string(typo), "loud": loud} {
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
+}
+
+// listenaddr ADDRESS NAME puts an address without its /p2p/ID into a variable.
+func cmdListenAddr(ts *testscript.TestScript, neg bool, args []string) {
+	addr, _, _ := strings.Cut(args[0], "/p2p/")
+	ts.Setenv(args[1], addr)
+}
+
+// exits CODE [<FILE] COMMAND... runs a command that ends with a code; stdout and
+// stderr are matched as after exec.
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND [ARG...]")
 	}
-	out, stderr, err := runIn(context.Background(), ts, args[1:])
+	var stdin io.Reader
+	if name, ok := strings.CutPrefix(args[1], "<"); ok {
+		stdin, args = strings.NewReader(ts.ReadFile(name)), slices.Delete(args, 1, 2)
+	}
+	out, stderr, err := runIn(context.Background(), ts, stdin, args[1:])
 	_, werr := io.WriteString(ts.Stdout(), out)
 	_, werr2 := io.WriteString(ts.Stderr(), stderr)
 	ts.Check(errors.Join(werr, werr2))

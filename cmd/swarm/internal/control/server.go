@@ -33,23 +33,30 @@ type Server struct {
 	http *http.Server
 }
 
-// NewServer opens the socket at once, so that a path that cannot be had is an
-// error before anything else starts. A socket file that nobody answers on is a
-// remainder of a crash and is replaced.
-//
-// The path must be free or a socket: whatever else lies there stays, and is an
-// error. Nobody but this user can connect before the permissions are set.
-func NewServer(path string, d Daemon, log *slog.Logger) (*Server, error) {
+// CheckPath says why a control socket cannot be opened at a path: another
+// daemon answers there, or something lies there that is no socket, and stays.
+func CheckPath(path string) error {
 	if len(path) > maxPath {
-		return nil, &Error{Kind: KindUsage, Message: fmt.Sprintf("the control socket's path is %d bytes long, the system takes %d: %s", len(path), maxPath, path),
+		return &Error{Kind: KindUsage, Message: fmt.Sprintf("the control socket's path is %d bytes long, the system takes %d: %s", len(path), maxPath, path),
 			Hint: "choose a shorter one with --socket"}
 	}
 	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != os.ModeSocket {
-		return nil, &Error{Kind: KindUsage, Message: path + " is there and is no socket", Hint: "choose another path with --socket"}
+		return &Error{Kind: KindUsage, Message: path + " is there and is no socket", Hint: "choose another path with --socket"}
 	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		return nil, errors.Join(&Error{Kind: KindInternal, Message: "another swarm daemon answers on " + path,
+		return errors.Join(&Error{Kind: KindInternal, Message: "another swarm daemon answers on " + path,
 			Hint: "stop it, or give this one its own --socket and --state"}, conn.Close())
+	}
+	return nil
+}
+
+// NewServer opens the socket at once, so that a path that cannot be had is an
+// error before anything else starts; see CheckPath. A socket file that nobody
+// answers on is a remainder of a crash and is replaced. Nobody but this user
+// can connect before the permissions are set.
+func NewServer(path string, d Daemon, log *slog.Logger) (*Server, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("replace the control socket: %w", err)
