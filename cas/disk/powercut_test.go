@@ -179,10 +179,7 @@ func TestAPowerCutLosesNothingAcknowledged(t *testing.T) {
 		{"nothing", func() bool { return false }}, {"everything", func() bool { return true }},
 		{"some", func() bool { return r.IntN(2) == 0 }},
 	}
-	step := 2 // every second call, unless there is time
-	if os.Getenv(roundsEnv) != "" {
-		step = 1
-	}
+	step := stride(4)
 	for k, done := 0, false; !done; k += step {
 		dir, acked, gone := t.TempDir(), map[cid.Cid]bool{}, map[cid.Cid]bool{}
 		n := 0
