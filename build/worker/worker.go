@@ -68,7 +68,6 @@ type Worker struct {
 	failures int // in a row
 	pauseTil time.Time
 	why      string
-	draining bool
 	wake     chan struct{}
 }
 
