@@ -46,6 +46,7 @@ var arrows = []arrow{
 	{"p2p/p2ptest", []string{"p2p", "p2p/gossip"}, "a network in memory is still only a network"},
 
 	{"claims/agent", append(slices.Clone(belowPlan), "claims/wire", "p2p", "p2p/gossip"), "the one owner of a replica: the board on one side, the network on the other"},
+	{"claims/agent/agenttest", append(slices.Clone(belowPlan), "claims/agent", "claims/wire", "cas/disk", "p2p", "p2p/gossip", "p2p/p2ptest"), "whole agents over a network in memory"},
 	{"claims/claimstest", append(slices.Clone(belowView), "claims/wire"), "simulates the pure code and nothing else, or it could not be replayed by a seed"},
 
 	{"build/gpkg", []string{"build", "cas"}, "a file format"},
