@@ -32,6 +32,24 @@ type binhost struct {
 	log   []string
 }
 
+// newBinhost serves packages of the recorded build of the samples.
+func newBinhost(t *testing.T, names ...string) *binhost {
+	t.Helper()
+	h := &binhost{stamp: 1_790_000_000, files: map[string][]byte{}, fail: map[string]func(http.ResponseWriter) bool{}}
+	for _, n := range names {
+		b, err := os.ReadFile("emergetest/recorded/sample-build/" + n + "-1.gpkg.tar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := gpkg.Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.files[p.CPV.CP()+"/"+p.CPV.PF()+"-1.gpkg.tar"] = b
+	}
+	return h
+}
+
 func (h *binhost) index() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ARCH: amd64\nCHOST: x86_64-pc-linux-gnu\nPACKAGES: %d\nTIMESTAMP: %d\n", len(h.files), h.stamp)
@@ -160,14 +178,7 @@ func TestBinaryHostRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			golden := filepath.Join("testdata/contract", "http-"+name+".golden")
 			play := func(t *testing.T, emerge string) string {
-				h := &binhost{stamp: 1_790_000_000, files: map[string][]byte{}, fail: map[string]func(http.ResponseWriter) bool{}}
-				for to, file := range map[string]string{lib: "libtally-2.0-1", app: "tally-1.0-1"} {
-					b, err := os.ReadFile("emergetest/recorded/sample-build/" + file + ".gpkg.tar")
-					if err != nil {
-						t.Fatal(err)
-					}
-					h.files[to] = b
-				}
+				h := newBinhost(t, "libtally-2.0", "tally-1.0")
 				srv := httptest.NewServer(h)
 				defer srv.Close()
 				cfg, err := DemoConfig(t.TempDir())

@@ -94,17 +94,26 @@ func kindOf(kinds []string) build.EdgeKind {
 // graph is the document as the conversion works on it.
 type graph struct {
 	doc    *document
-	order  []int    // merge order of every task
-	rank   []int    // position in order, by node
-	next   [][]edge // edges of a node, sorted by target
+	order  []int             // merge order of every task
+	rank   []int             // position in order, by node
+	next   [][]arc           // edges of a node, sorted by target
+	entry  []build.RootEntry // of each node, without its key
+	seen   []int             // marks of root: the last turn that saw a node
+	turn   int
 	noBase bool
 	want   map[int]bool   // tasks of WANT
 	drop   map[int]string // nodes that cannot be built, and why
 }
 
+// arc is an edge by its target.
+type arc struct {
+	to   int
+	kind build.EdgeKind
+}
+
 func newGraph(d *document, noBase bool) *graph {
 	g := &graph{
-		doc: d, noBase: noBase, next: make([][]edge, len(d.Nodes)), rank: make([]int, len(d.Nodes)),
+		doc: d, noBase: noBase, next: make([][]arc, len(d.Nodes)), seen: make([]int, len(d.Nodes)), rank: make([]int, len(d.Nodes)),
 		want: make(map[int]bool, len(d.Want)), drop: make(map[int]string),
 	}
 	inNeed := make(map[int]bool, len(d.Need))
@@ -124,14 +133,19 @@ func newGraph(d *document, noBase bool) *graph {
 	add := func(list []edge, keep func(int) bool) {
 		for _, e := range list {
 			if e.From != e.To && keep(e.From) {
-				g.next[e.From] = append(g.next[e.From], e)
+				g.next[e.From] = append(g.next[e.From], arc{e.To, kindOf(e.Kinds)})
 			}
 		}
 	}
 	add(d.NeedEdges, func(int) bool { return true })
 	add(d.WantEdges, func(i int) bool { return !inNeed[i] })
 	for i := range g.next {
-		slices.SortFunc(g.next[i], func(a, b edge) int { return a.To - b.To })
+		slices.SortFunc(g.next[i], func(a, b arc) int { return a.to - b.to })
+	}
+	for i := range d.Nodes {
+		n := &d.Nodes[i]
+		cpv, _ := build.ParseCPV(n.CPV) // check has parsed it
+		g.entry = append(g.entry, build.RootEntry{CPV: cpv, Slot: build.Slot{Slot: n.Slot, Sub: n.SubSlot}.String()})
 	}
 	return g
 }
@@ -143,28 +157,26 @@ func (g *graph) base(i int) bool { return g.doc.Nodes[i].Installed && !g.want[i]
 // root lists what must be in the root before node i is built: its build-time
 // needs and whatever these need to run, in merge order.
 func (g *graph) root(i int) []int {
-	seen := make(map[int]bool)
-	var todo []int
-	for _, e := range g.next[i] {
-		if kindOf(e.Kinds)&build.Buildtime != 0 && !seen[e.To] {
-			seen[e.To] = true
-			todo = append(todo, e.To)
+	g.turn++
+	g.seen[i] = g.turn // it runs with itself: that is no reason to wait
+	var out []int
+	visit := func(n int) {
+		if g.seen[n] != g.turn {
+			g.seen[n] = g.turn
+			out = append(out, n)
 		}
 	}
-	for len(todo) > 0 {
-		n := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		for _, e := range g.next[n] {
-			if kindOf(e.Kinds)&(build.Runtime|build.RuntimePost) != 0 && !seen[e.To] {
-				seen[e.To] = true
-				todo = append(todo, e.To)
+	for _, e := range g.next[i] {
+		if e.kind&build.Buildtime != 0 {
+			visit(e.to)
+		}
+	}
+	for at := 0; at < len(out); at++ {
+		for _, e := range g.next[out[at]] {
+			if e.kind&(build.Runtime|build.RuntimePost) != 0 {
+				visit(e.to)
 			}
 		}
-	}
-	delete(seen, i) // it runs with itself: that is no reason to wait
-	out := make([]int, 0, len(seen))
-	for n := range seen {
-		out = append(out, n)
 	}
 	slices.SortFunc(out, func(a, b int) int { return g.rank[a] - g.rank[b] })
 	return out
@@ -330,10 +342,6 @@ func (g *graph) dropCycle(jobs []int, roots map[int][]int, done, isJob map[int]b
 // job makes the plan's entry of a node whose root's jobs have keys already.
 func (g *graph) job(i int, root []int, keys map[int]build.Key, files fileDigests, c conversion) (*build.Job, error) {
 	n := &g.doc.Nodes[i]
-	cpv, err := build.ParseCPV(n.CPV)
-	if err != nil {
-		return nil, err
-	}
 	pre, err := preimage(n, &g.doc.Env, c.prefix, files)
 	if err != nil {
 		return nil, err
@@ -343,27 +351,21 @@ func (g *graph) job(i int, root []int, keys map[int]build.Key, files fileDigests
 		return nil, fmt.Errorf("key of %s: %w", n.CPV, err)
 	}
 	j := &build.Job{
-		Key: key, Builder: build.BuilderPortage, CPV: cpv,
-		Slot: build.Slot{Slot: n.Slot, Sub: n.SubSlot}.String(), Repo: n.Repo,
+		Key: key, Builder: build.BuilderPortage, CPV: g.entry[i].CPV, Slot: g.entry[i].Slot, Repo: n.Repo,
 		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree,
 	}
 	in := make(map[int]bool, len(root))
 	seen := make(map[build.CPV]bool, len(root))
+	j.Root = make([]build.RootEntry, 0, len(root))
 	for _, r := range root {
-		rc, err := build.ParseCPV(g.doc.Nodes[r].CPV)
-		if err != nil {
-			return nil, err
-		}
 		in[r] = true
-		if seen[rc] {
+		e := g.entry[r]
+		if seen[e.CPV] {
 			continue
 		}
-		seen[rc] = true
-		j.Root = append(j.Root, build.RootEntry{
-			CPV:  rc,
-			Slot: build.Slot{Slot: g.doc.Nodes[r].Slot, Sub: g.doc.Nodes[r].SubSlot}.String(),
-			Key:  keys[r], // empty: the base has it
-		})
+		seen[e.CPV] = true
+		e.Key = keys[r] // empty: the base has it
+		j.Root = append(j.Root, e)
 	}
 	for _, op := range n.Deps.SlotOps {
 		if op.To != nil && in[*op.To] && op.Bound != "" && op.Kind != "PDEPEND" {
@@ -384,11 +386,11 @@ func (g *graph) needs(plan *build.Plan, order []int, keys map[int]build.Key) {
 	for _, i := range order {
 		j := &plan.Jobs[at[keys[i]]]
 		for _, e := range g.next[i] {
-			to, ok := keys[e.To]
+			to, ok := keys[e.to]
 			if !ok || to == j.Key || slices.ContainsFunc(j.Needs, func(x build.Edge) bool { return x.Key == to }) {
 				continue
 			}
-			j.Needs = append(j.Needs, build.Edge{Key: to, Kind: kindOf(e.Kinds)})
+			j.Needs = append(j.Needs, build.Edge{Key: to, Kind: e.kind})
 		}
 		slices.SortFunc(j.Needs, func(a, b build.Edge) int { return strings.Compare(string(a.Key), string(b.Key)) })
 	}

@@ -577,7 +577,10 @@ def do_plan(session, request):
         need_opts.pop(k, None)
     need_opts["--emptytree"] = True
     need_opts["--with-bdeps"] = "y"
-    if doc["want"] and left:
+    if doc["want"] and not session.vardb.cpv_all():
+        # Nothing is installed: what emerge would do is everything there is.
+        doc["need"], doc["need_edges"] = doc["want"], doc["want_edges"]
+    elif doc["want"] and left:
         _, need = session.plan(left, need_opts, tries, dropped, missing)
         if need is not None:
             doc["need"], doc["need_edges"] = graph_of(session, need, nodes, index)
@@ -628,8 +631,7 @@ def main():
         doc = {"ok": False, "kind": "portage", "error": f"{type(e).__name__}: {e}"}
     doc["schema"] = SCHEMA
     with os.fdopen(answer_fd, "w", encoding="utf-8", errors="backslashreplace") as out:
-        json.dump(doc, out, sort_keys=True)
-        out.write("\n")
+        out.write(json.dumps(doc, sort_keys=True) + "\n")
     return 0 if doc["ok"] else 1
 
 

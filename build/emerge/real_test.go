@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -370,5 +371,36 @@ func write(t *testing.T, cfg Config, name, text string, flag int) {
 	_, err = f.WriteString(text)
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRealInstallsWhatWasBuilt installs recorded packages, which were built in
+// another Prefix, from a binary host, and runs one of them.
+func TestRealInstallsWhatWasBuilt(t *testing.T) {
+	cfg, err := DemoConfig(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := real(t, cfg)
+	h := newBinhost(t, "libtally-2.0", "tally-1.0", "tally-tools-1.0", "tally-plugins-1.0")
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	put(t, cfg, "binrepos.conf/swarm.conf", "[swarm]\npriority = 9999\nsync-uri = "+srv.URL+"/t/stable\n"+
+		"verify-signature = false\nlocation = "+filepath.Join(cfg.EPrefix, "var/cache/binhost/swarm")+"\n")
+	out, err := emergeRun(t, p, cfg, filepath.Join(cfg.EPrefix, "var/packages"), "--getbinpkgonly", "--oneshot", "app-misc/tally-tools")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	have, err := installedIn(cfg.EPrefix)
+	if err != nil || len(have) != 4 {
+		t.Errorf("installed: %v %v", have, err)
+	}
+	if machineIs, _ := machineArch(); machineIs != "amd64" {
+		return // the recording's machine
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(cfg.EPrefix, "usr/bin/tally-top"), "a", "b", "a")
+	cmd.Env = []string{"LD_LIBRARY_PATH=" + filepath.Join(cfg.EPrefix, "usr/lib")}
+	if got, err := cmd.CombinedOutput(); err != nil || string(got) != "a 2\n" {
+		t.Errorf("tally-top says %q: %v", got, err)
 	}
 }
