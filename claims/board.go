@@ -25,73 +25,104 @@ type entry struct {
 // bytes of the key's hash, eight of the record's.
 type itemID [16]byte
 
+// keyPart is the part of an item's ID that the key alone decides.
+const keyPart = 8
+
 func newEntry(o wire.Opened, body Body, seen int64) *entry {
-	e := &entry{rec: o, body: body, seen: seen}
-	k := sha256.Sum256([]byte(o.Key()))
+	e := &entry{rec: o, body: body, seen: seen, item: keyItem(o.Key())}
 	h := o.Hash()
-	copy(e.item[:8], k[:8])
-	copy(e.item[8:], h[:8])
+	copy(e.item[keyPart:], h[:])
 	return e
+}
+
+// keyItem is the lowest ID that an item of a key can have.
+func keyItem(key string) (id itemID) {
+	h := sha256.Sum256([]byte(key))
+	copy(id[:keyPart], h[:])
+	return id
 }
 
 // bucket of a key, from the first bytes of its hash.
 func (id itemID) bucket() int { return int(binary.BigEndian.Uint16(id[:]) % Buckets) }
 
 // board is the map from key to record with an incremental sum for each
-// bucket. The sums cover the records' hashes; Beats are never among them.
+// bucket. The sums cover the records' hashes; Beats are never among them. A
+// bucket (20 records of 20,000) is kept in the order of its items' IDs, so that
+// a comparison with another peer's list sorts nothing.
 type board struct {
-	bucket [Buckets]map[string]*entry
-	sums   [Buckets]uint64
-	count  int
-	// sum is the digest while it is known; 0 = to be computed.
-	sum   uint64
-	byWho map[string]int // records by author
+	bucket  [Buckets][]*entry
+	sums    [Buckets]uint64
+	count   int
+	byWho   map[string]int // records by author
+	changes uint64         // grows with every record that came
+	summed  uint64         // the digest, unless stale
+	stale   bool
 }
 
-func newBoard() *board { return &board{byWho: map[string]int{}} }
+func newBoard() *board { return &board{byWho: map[string]int{}, stale: true} }
 
-func bucketOf(key string) int {
-	h := sha256.Sum256([]byte(key))
-	return int(binary.BigEndian.Uint16(h[:]) % Buckets)
+// find returns where a key's entry stands in its bucket, or would stand.
+func (b *board) find(id itemID, key string) (bucket, at int, found bool) {
+	bucket = id.bucket()
+	list := b.bucket[bucket]
+	at, _ = slices.BinarySearchFunc(list, id, func(e *entry, id itemID) int { return bytes.Compare(e.item[:keyPart], id[:keyPart]) })
+	// Two keys whose hashes begin alike stand beside one another.
+	for n := at; n < len(list) && bytes.Equal(list[n].item[:keyPart], id[:keyPart]); n++ {
+		if list[n].rec.Key() == key {
+			return bucket, n, true
+		}
+	}
+	return bucket, at, false
 }
 
-func (b *board) get(key string) *entry { return b.bucket[bucketOf(key)][key] }
+func (b *board) get(key string) *entry {
+	if n, at, found := b.find(keyItem(key), key); found {
+		return b.bucket[n][at]
+	}
+	return nil
+}
+
+// item returns the entry with an ID, or nil.
+func (b *board) item(id itemID) *entry {
+	list := b.bucket[id.bucket()]
+	if at, found := slices.BinarySearchFunc(list, id, compareItem); found {
+		return list[at]
+	}
+	return nil
+}
 
 // put stores e if it wins against what is there, and reports whether it did.
 func (b *board) put(e *entry) bool {
-	key := e.rec.Key()
-	n := e.item.bucket()
-	if old := b.bucket[n][key]; old != nil {
-		if !e.rec.Wins(old.rec) {
+	n, at, found := b.find(e.item, e.rec.Key())
+	if found {
+		if !e.rec.Wins(b.bucket[n][at].rec) {
 			return false
 		}
-		b.drop(n, old)
+		b.drop(n, at)
 	}
-	if b.bucket[n] == nil {
-		b.bucket[n] = map[string]*entry{}
-	}
-	b.bucket[n][key] = e
+	at, _ = slices.BinarySearchFunc(b.bucket[n], e.item, compareItem)
+	b.bucket[n] = slices.Insert(b.bucket[n], at, e)
 	b.sums[n] += sumOf(e.rec)
-	b.sum = 0
+	b.stale = true
+	b.changes++
 	b.count++
 	b.byWho[e.rec.Author()]++
 	return true
 }
 
 func (b *board) remove(key string) bool {
-	n := bucketOf(key)
-	old := b.bucket[n][key]
-	if old == nil {
-		return false
+	n, at, found := b.find(keyItem(key), key)
+	if found {
+		b.drop(n, at)
 	}
-	b.drop(n, old)
-	return true
+	return found
 }
 
-func (b *board) drop(n int, e *entry) {
-	delete(b.bucket[n], e.rec.Key())
+func (b *board) drop(n, at int) {
+	e := b.bucket[n][at]
+	b.bucket[n] = slices.Delete(b.bucket[n], at, at+1)
 	b.sums[n] -= sumOf(e.rec)
-	b.sum = 0
+	b.stale = true
 	b.count--
 	if b.byWho[e.rec.Author()]--; b.byWho[e.rec.Author()] == 0 {
 		delete(b.byWho, e.rec.Author())
@@ -103,11 +134,10 @@ func sumOf(o wire.Opened) uint64 {
 	return binary.BigEndian.Uint64(h[:])
 }
 
-// digest is one number over all sums, carried in Beats. It is asked for with
-// every Beat that arrives, and the board changes less often.
+// digest is one number over all sums, carried in Beats.
 func (b *board) digest() uint64 {
-	if b.sum != 0 {
-		return b.sum
+	if !b.stale {
+		return b.summed
 	}
 	var buf [8]byte
 	h := sha256.New()
@@ -115,30 +145,20 @@ func (b *board) digest() uint64 {
 		binary.BigEndian.PutUint64(buf[:], s)
 		h.Write(buf[:])
 	}
-	b.sum = binary.BigEndian.Uint64(h.Sum(nil))
-	return b.sum
-}
-
-// sorted returns a bucket's entries by key, so that map order never shows.
-func (b *board) sorted(n int) []*entry {
-	out := make([]*entry, 0, len(b.bucket[n]))
-	for _, e := range b.bucket[n] {
-		out = append(out, e)
-	}
-	slices.SortFunc(out, func(x, y *entry) int { return strings.Compare(x.rec.Key(), y.rec.Key()) })
-	return out
+	b.summed, b.stale = binary.BigEndian.Uint64(h.Sum(nil)), false
+	return b.summed
 }
 
 // all returns every entry, sorted by key.
 func (b *board) all() []*entry {
 	out := make([]*entry, 0, b.count)
 	for n := range b.bucket {
-		for _, e := range b.bucket[n] {
-			out = append(out, e)
-		}
+		out = append(out, b.bucket[n]...)
 	}
 	slices.SortFunc(out, func(x, y *entry) int { return strings.Compare(x.rec.Key(), y.rec.Key()) })
 	return out
 }
 
 func compareIDs(a, b itemID) int { return bytes.Compare(a[:], b[:]) }
+
+func compareItem(e *entry, id itemID) int { return compareIDs(e.item, id) }

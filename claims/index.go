@@ -49,6 +49,8 @@ type index struct {
 	recheckAt int64       // boot
 	touched   map[build.Key]bool
 	awayKeys  map[build.Key]*keyState
+	authored  map[string][]build.Key // keys of good outcomes by who reported them
+	failing   map[build.Key]bool     // keys with an outcome that may count against the package
 }
 
 type directive struct {
@@ -61,6 +63,7 @@ func newIndex() *index {
 	return &index{
 		rounds: map[string]*roundState{}, keys: map[build.Key]*keyState{}, results: map[build.Key][]Result{},
 		names: map[digest32][]build.Key{}, learned: map[string]*history{}, touched: map[build.Key]bool{}, awayKeys: map[build.Key]*keyState{},
+		authored: map[string][]build.Key{}, failing: map[build.Key]bool{},
 		holders: map[digest32]map[string]bool{}, shards: map[string][]digest32{},
 		orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{},
 	}
@@ -85,7 +88,11 @@ func (x *index) add(e *entry) {
 		})
 		x.results[b.Key] = rs
 		x.touched[b.Key] = true
+		if b.Class == build.BadPackage {
+			x.failing[b.Key] = true
+		}
 		if b.Class == build.Good {
+			x.authored[e.rec.Author()] = append(x.authored[e.rec.Author()], b.Key)
 			x.learn(b.Outcome)
 			if d, ok := digestOf(b.Artifact.CID); ok && !slices.Contains(x.names[d], b.Key) {
 				x.names[d] = append(x.names[d], b.Key)
@@ -180,6 +187,20 @@ func (x *index) addShard(key, author string, h Holdings) {
 		x.holders[d][author] = true
 	}
 	x.shards[key] = list
+}
+
+// touchPeer touches every key whose artifact a peer holds or has made: what
+// can change when the peer comes or goes. It is far less than all keys, and in
+// a large swarm somebody comes or goes all the time.
+func (x *index) touchPeer(peer string) {
+	for shard := range HoldShards {
+		for _, d := range x.shards[Holdings{Shard: shard}.recordKey(peer, 0)] {
+			x.touch(d)
+		}
+	}
+	for _, k := range x.authored[peer] {
+		x.touched[k] = true
+	}
 }
 
 func (x *index) touch(d digest32) {

@@ -78,7 +78,7 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		r.rival(now, o.Author(), j)
 	}
 	if beat.Digest != r.board.digest() {
-		r.sync.differs(now, o.Author())
+		r.differs(now, o.Author())
 	}
 }
 

@@ -173,27 +173,28 @@ func (r *Replica) settle(now Now) {
 	for id, p := range r.peers {
 		if live := r.live(id, now); live != p.wasLive {
 			p.wasLive, changed = live, true
+			x.touchPeer(id)
 		}
 	}
 	if changed {
 		r.emit(Changed{})
 	}
 	if changed || r.fitChanged {
+		// A package that failed where it fits is blocked until others fit.
 		r.fitChanged = false
-		for k := range x.results {
+		for k := range x.failing {
+			x.touched[k] = true
+		}
+	}
+	for k := range x.touched {
+		r.refresh(k, now)
+	}
+	if now.Boot >= x.recheckAt {
+		x.recheckAt = now.Boot + recheckMillis
+		for k := range x.awayKeys {
 			r.refresh(k, now)
 		}
-	} else {
-		for k := range x.touched {
-			r.refresh(k, now)
-		}
-		if now.Boot >= x.recheckAt {
-			x.recheckAt = now.Boot + recheckMillis
-			for k := range x.awayKeys {
-				r.refresh(k, now)
-			}
-			x.rewant = x.rewant || x.relearn
-		}
+		x.rewant = x.rewant || x.relearn
 	}
 	clear(x.touched)
 	if x.rewant || x.riseAt > 0 && now.Wall >= x.riseAt {
@@ -210,8 +211,9 @@ func (r *Replica) refresh(k build.Key, now Now) {
 	good, copies := r.Good(k, now)
 	r.idx.setAvail(ks, copies > 0, good != nil && copies == 0)
 	if ks.job != nil {
+		// What was built blocks nothing, though it failed somewhere else.
 		_, failed := r.failed(ks, now)
-		r.idx.setFailed(ks, failed)
+		r.idx.setFailed(ks, failed && good == nil)
 	}
 }
 

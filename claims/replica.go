@@ -509,10 +509,15 @@ func (r *Replica) Channel(target, name string) *release.Channel {
 // Channels lists the heads of all channels, by target and name.
 func (r *Replica) Channels() []release.Channel {
 	var out []release.Channel
-	for _, e := range r.board.all() {
-		if c, ok := e.body.(channelBody); ok {
-			out = append(out, c.Channel)
+	for n := range r.board.bucket {
+		for _, e := range r.board.bucket[n] {
+			if c, ok := e.body.(channelBody); ok {
+				out = append(out, c.Channel)
+			}
 		}
 	}
+	slices.SortFunc(out, func(a, b release.Channel) int {
+		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Name, b.Name))
+	})
 	return out
 }

@@ -377,7 +377,11 @@ func TestWithGossipOffTheExchangeAloneConverges(t *testing.T) {
 	a, b := newPeer(8, now), newPeer(9, now)
 	a.Step(now, Received{"x", recs[:len(recs)/2]})
 	b.Step(now, Received{"x", recs[len(recs)/3:]})
-	exchange(t, now, []*Replica{a, b}, a, a.Step(now, Connected{b.self}))
+	both := []*Replica{a, b}
+	// The link comes up at both ends; each pulls what it lacks.
+	fromB := b.Step(now, Connected{a.self})
+	exchange(t, now, both, a, a.Step(now, Connected{b.self}))
+	exchange(t, now, both, b, fromB)
 	if a.Digest() != b.Digest() || a.Count() == 0 {
 		t.Fatalf("boards differ after one comparison: %d and %d records", a.Count(), b.Count())
 	}

@@ -1,13 +1,15 @@
 package claims
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/claims/wire"
 )
+
+// syncMost is how long one comparison may take, in milliseconds.
+const syncMost = 5 * 60_000
 
 // Bounds of one message of the exchange.
 const (
@@ -16,20 +18,24 @@ const (
 	MaxSyncBytes = 512 << 10
 )
 
-// SyncMessage is one message of anti-entropy. The exchange is stateless for
-// the one that answers:
+// SyncMessage is one message of anti-entropy. Each peer pulls what it lacks;
+// the one that answers keeps nothing:
 //
-//	A: Sums            -> B: Items of each differing bucket, in pages
-//	A: Want + Records  -> B: Records
+//	A: Sums -> B: the Records of each bucket that is empty at A, and Items of
+//	           every other that differs, in pages; the last is Final
+//	A: Want -> B: Records; the last message is Done
 //
-// so both ends have everything that either had. Records are encoded as they
-// travel and their signatures are checked before Step sees them.
+// B, which sees the sums differ, compares in its turn, so that soon both ends
+// have everything that either had. Nothing is pushed unasked: two peers that
+// compare at once send no record twice. Records are encoded as they travel and
+// their signatures are checked before Step sees them.
 type SyncMessage struct {
 	Sums    []uint64 `cbor:"s,omitempty"`
 	Items   []Bucket `cbor:"i,omitempty"`
 	Final   bool     `cbor:"f,omitempty"` // the last page of Items
 	Want    [][]byte `cbor:"w,omitempty"` // item IDs
 	Records [][]byte `cbor:"r,omitempty"`
+	Done    bool     `cbor:"d,omitempty"` // the last Records of one Want
 }
 
 // Bucket lists the versions in one bucket.
@@ -74,29 +80,42 @@ func DecodeSync(b []byte) (SyncMessage, error) {
 // syncState says with whom this peer compares boards, and when next.
 type syncState struct {
 	with    string // the comparison under way; "" = none
-	since   int64
-	wanted  int // items asked for in it
+	began   int64
+	heard   int64  // when it last brought something
+	listed  bool   // the other has listed everything
+	asked   int    // items asked for
+	wants   int    // Want messages not yet answered
+	before  uint64 // board.changes when it began
+	changes uint64 // and when it was last heard
 	next    int64
-	lastHit map[string]int64
-	queue   string // a peer whose digest differs
+	queue   []string // connected peers whose boards differ, oldest first
 }
 
 func (s *syncState) forget(peer string) {
 	if s.with == peer {
 		s.with = ""
 	}
-	if s.queue == peer {
-		s.queue = ""
-	}
+	s.queue = slices.DeleteFunc(s.queue, func(p string) bool { return p == peer })
 }
 
-// differs notes that a peer's digest is not ours.
-func (s *syncState) differs(now Now, peer string) {
-	if s.queue == "" {
-		s.queue = peer
-		s.next = min(s.next, max(now.Boot, s.since+syncOnBeat))
+// differs notes that a peer's board is not ours. A peer that is not connected
+// is reason enough to compare with one that is.
+func (r *Replica) differs(now Now, peer string) {
+	s := &r.sync
+	if r.connected[peer] && !slices.Contains(s.queue, peer) {
+		s.queue = append(s.queue, peer)
 	}
+	s.next = min(s.next, max(now.Boot, s.began+syncOnBeat))
 }
+
+// under reports whether a comparison is under way. One that brings nothing for
+// 10 s is given up, and one that takes minutes starts afresh after others had
+// their turn: nobody can keep this peer to itself.
+func (s *syncState) under(now Now) bool {
+	return s.with != "" && now.Boot < s.givenUp()
+}
+
+func (s *syncState) givenUp() int64 { return min(s.heard+aloneMillis, s.began+syncMost) }
 
 // nextSync is when dueSync wants to be asked again. It is never a time at which
 // dueSync would do nothing: that would wake the peer every millisecond.
@@ -105,77 +124,117 @@ func (r *Replica) nextSync(now Now) int64 {
 	switch {
 	case len(r.connected) == 0:
 		return now.Boot + syncEvery // a connection is an event of its own
-	case s.with != "":
-		return max(s.next, s.since+aloneMillis)
+	case s.under(now):
+		return max(s.next, s.givenUp())
 	}
 	return s.next
 }
 
-// dueSync starts a comparison: with the peer whose Beat differs, else with a
-// random one every 30 s. One at a time, one per 2 s; an answer that does not
-// come within 10 s is given up.
+// dueSync starts a comparison: with a peer that is known to differ, else with
+// a random one every 30 s. One at a time, one per 2 s.
 func (r *Replica) dueSync(now Now) {
 	s := &r.sync
-	if s.with != "" && now.Boot-s.since < aloneMillis {
+	if s.under(now) || now.Boot < s.next || len(r.connected) == 0 {
 		return
 	}
-	if now.Boot < s.next || len(r.connected) == 0 {
+	if len(s.queue) > 0 {
+		r.startSync(now, s.queue[0])
 		return
 	}
-	peer := s.queue
-	if !r.connected[peer] {
-		ids := make([]string, 0, len(r.connected))
-		for id := range r.connected {
-			ids = append(ids, id)
-		}
-		slices.Sort(ids)
-		peer = ids[r.cfg.Rand.IntN(len(ids))]
+	ids := make([]string, 0, len(r.connected))
+	for id := range r.connected {
+		ids = append(ids, id)
 	}
-	r.startSync(now, peer)
+	slices.Sort(ids)
+	r.startSync(now, ids[r.cfg.Rand.IntN(len(ids))])
 }
 
 func (r *Replica) startSync(now Now, peer string) {
 	s := &r.sync
-	s.with, s.since, s.wanted, s.queue = peer, now.Boot, 0, ""
+	s.forget(peer)
+	s.with, s.began, s.heard = peer, now.Boot, now.Boot
+	s.before, s.changes = r.board.changes, r.board.changes
+	s.listed, s.asked, s.wants = false, 0, 0
 	s.next = now.Boot + syncEvery
+	if len(s.queue) > 0 {
+		s.next = now.Boot + syncOnBeat
+	}
 	r.emit(Send{peer, SyncMessage{Sums: slices.Clone(r.board.sums[:])}})
 }
 
 // onConnect compares at once and passes on the newest Beats.
 func (r *Replica) onConnect(now Now, peer string) {
 	r.connected[peer] = true
-	r.sendRecords(peer, r.beats())
-	if r.sync.with == "" || r.sync.with == peer {
-		r.startSync(now, peer)
+	r.sendRecords(peer, r.beats(), false)
+	if r.sync.under(now) && r.sync.with != peer {
+		r.differs(now, peer)
 	} else {
-		r.sync.differs(now, peer)
+		r.startSync(now, peer)
 	}
 	r.nextBeat = min(r.nextBeat, now.Boot+50)
 }
 
 func (r *Replica) onSync(now Now, ev Synced) {
-	m := ev.Msg
+	m, s := ev.Msg, &r.sync
 	switch {
 	case len(m.Sums) == Buckets:
-		r.answerSums(ev.From, m.Sums)
+		r.answerSums(now, ev.From, m.Sums)
 	case len(m.Want) > 0:
 		r.answerWant(ev.From, m.Want)
 	}
-	if len(m.Items) > 0 || m.Final {
-		r.onItems(now, ev.From, m)
+	if ev.From != s.with {
+		return // an answer that was given up
+	}
+	if s.changes != r.board.changes {
+		s.heard, s.changes = now.Boot, r.board.changes
+	}
+	r.onItems(ev.From, m.Items)
+	s.listed = s.listed || m.Final
+	if m.Done && s.wants > 0 {
+		s.wants--
+	}
+	if s.listed && s.wants == 0 {
+		r.endSync(now)
 	}
 }
 
-// answerSums lists every bucket whose sum differs, in pages.
-func (r *Replica) answerSums(to string, sums []uint64) {
+// endSync ends a comparison. When it brought something, more may have come to
+// the other meanwhile: it is looked at once more. What was asked for and
+// refused here is no reason to ask again.
+func (r *Replica) endSync(now Now) {
+	s := &r.sync
+	peer := s.with
+	s.with = ""
+	if s.asked == 0 || s.before == r.board.changes {
+		if !r.synced {
+			r.emit(Changed{})
+		}
+		r.synced = true // nothing that the other has is missing here
+		return
+	}
+	r.differs(now, peer)
+	s.next = min(s.next, max(now.Boot, s.began+syncOnBeat/2))
+}
+
+// answerSums sends the records of every bucket that is empty at the other and
+// lists every other bucket whose sum differs, in pages.
+func (r *Replica) answerSums(now Now, to string, sums []uint64) {
 	var page []Bucket
-	n := 0
+	var give []wire.Opened
+	n, differ := 0, false
 	for b := range Buckets {
 		if sums[b] == r.board.sums[b] {
 			continue
 		}
+		differ = true
+		if sums[b] == 0 {
+			for _, e := range r.board.bucket[b] {
+				give = append(give, e.rec)
+			}
+			continue
+		}
 		bk := Bucket{N: b}
-		for _, e := range r.board.sorted(b) {
+		for _, e := range r.board.bucket[b] {
 			bk.IDs = append(bk.IDs, e.item[:])
 		}
 		if n > 0 && n+len(bk.IDs) > pageItems {
@@ -185,75 +244,49 @@ func (r *Replica) answerSums(to string, sums []uint64) {
 		page = append(page, bk)
 		n += len(bk.IDs) + 1
 	}
+	r.sendRecords(to, give, false)
 	r.emit(Send{to, SyncMessage{Items: page, Final: true}})
+	if differ {
+		r.differs(now, to)
+	}
 }
 
-// onItems asks for what the other has and gives what it lacks.
-func (r *Replica) onItems(now Now, from string, m SyncMessage) {
+// onItems asks for what the other has and this peer lacks.
+func (r *Replica) onItems(from string, items []Bucket) {
 	var want [][]byte
-	var give []wire.Opened
-	for _, bk := range m.Items {
-		theirs := make([]itemID, len(bk.IDs))
-		for i, id := range bk.IDs {
-			theirs[i] = itemID(id)
-		}
-		slices.SortFunc(theirs, compareIDs)
-		mine := make(map[itemID]bool)
-		for _, e := range r.board.sorted(bk.N) {
-			mine[e.item] = true
-			if _, found := slices.BinarySearchFunc(theirs, e.item, compareIDs); !found {
-				give = append(give, e.rec)
-			}
-		}
-		for _, id := range theirs {
-			if !mine[id] {
-				want = append(want, slices.Clone(id[:]))
+	for _, bk := range items {
+		for _, id := range bk.IDs {
+			if r.board.item(itemID(id)) == nil {
+				want = append(want, id)
 			}
 		}
 	}
+	r.sync.asked += len(want)
 	for part := range slices.Chunk(want, pageItems) {
+		r.sync.wants++
 		r.emit(Send{from, SyncMessage{Want: part}})
 	}
-	r.sendRecords(from, give)
-	if from != r.sync.with {
-		return
-	}
-	r.sync.wanted += len(want)
-	if m.Final {
-		r.sync.with = ""
-		if r.sync.wanted == 0 {
-			if !r.synced {
-				r.emit(Changed{})
-			}
-			r.synced = true // nothing that the other has is missing here
-		} else {
-			r.sync.queue = from // look once more when it has arrived
-			r.sync.next = now.Boot + syncOnBeat/2
-		}
-	}
 }
 
+// answerWant sends the items that are asked for and still here, each once.
 func (r *Replica) answerWant(to string, want [][]byte) {
-	asked := make(map[itemID]bool, len(want))
-	touched := make(map[int]bool)
-	for _, id := range want {
-		asked[itemID(id)] = true
-		touched[itemID(id).bucket()] = true
+	ids := make([]itemID, len(want))
+	for i, id := range want {
+		ids[i] = itemID(id)
 	}
+	slices.SortFunc(ids, compareIDs)
 	var recs []wire.Opened
-	for n := range touched {
-		for _, e := range r.board.bucket[n] {
-			if asked[e.item] {
-				recs = append(recs, e.rec)
-			}
+	for _, id := range slices.Compact(ids) {
+		if e := r.board.item(id); e != nil {
+			recs = append(recs, e.rec)
 		}
 	}
-	slices.SortFunc(recs, func(a, b wire.Opened) int { return cmp.Compare(a.Key(), b.Key()) })
-	r.sendRecords(to, recs)
+	r.sendRecords(to, recs, true)
 }
 
-// sendRecords sends records in messages of at most pageRecords bytes.
-func (r *Replica) sendRecords(to string, recs []wire.Opened) {
+// sendRecords sends records in messages of about pageRecords bytes, the last of
+// them Done if they answer a Want.
+func (r *Replica) sendRecords(to string, recs []wire.Opened, answer bool) {
 	var page [][]byte
 	n := 0
 	for _, o := range recs {
@@ -264,7 +297,7 @@ func (r *Replica) sendRecords(to string, recs []wire.Opened) {
 		page = append(page, o.Raw())
 		n += len(o.Raw())
 	}
-	if n > 0 {
-		r.emit(Send{to, SyncMessage{Records: page}})
+	if n > 0 || answer {
+		r.emit(Send{to, SyncMessage{Records: page, Done: answer}})
 	}
 }
