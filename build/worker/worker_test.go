@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,23 +17,17 @@ import (
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/gpkg"
 	"github.com/build-swarm/swarm/cas"
-	"github.com/build-swarm/swarm/cas/disk"
 	"github.com/build-swarm/swarm/claims"
-	"github.com/build-swarm/swarm/claims/agent"
-	"github.com/build-swarm/swarm/p2p/gossip"
-	"github.com/build-swarm/swarm/p2p/p2ptest"
+	"github.com/build-swarm/swarm/claims/agent/agenttest"
 )
 
-// bench is one peer with a real board, journal and store, and a builder that
-// the test supplies.
+// bench is one peer with a drone whose builder the test supplies.
 type bench struct {
+	*agenttest.Peer
 	t      *testing.T
 	dir    string
-	board  *agent.Agent
-	store  *disk.Store
 	worker *Worker
-	stop   context.CancelFunc
-	ended  chan error
+	stop   func()
 }
 
 // builderFunc is a Builder.
@@ -64,133 +57,36 @@ func pack(t testing.TB, req Request, change func(map[string]string)) Result {
 // newBench starts a peer whose state survives in dir.
 func newBench(t *testing.T, dir string, b Builder) *bench {
 	t.Helper()
-	x := &bench{t: t, dir: dir, ended: make(chan error, 2)}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	id := p2ptest.Identity(1)
-	host := p2ptest.NewNet(1).Host(id.ID())
-	journal, err := agent.OpenJournal(filepath.Join(dir, "board.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if x.store, err = disk.Open(filepath.Join(dir, "blobs"), disk.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	x.board, err = agent.New(agent.Config{Key: id.PrivateKey(), Net: host, Journal: journal, Clock: lateClock{}, Log: log,
-		Join:  func(v gossip.Validator) (gossip.Topic, error) { return host.Topic("board", v) },
-		Alarm: func(claims.Alarm) {}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	announce := func(ctx context.Context, c cid.Cid) error {
-		d, err := cas.Digest(c)
-		if err != nil {
-			return err
-		}
-		return x.board.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
-			n := int(d[0]) % claims.HoldShards
-			list := [][]byte{d[:]}
-			for _, h := range r.OwnHoldings(n) {
-				list = append(list, h[:])
-			}
-			return []claims.Event{claims.Post{Body: claims.Holdings{Shard: n, CIDs: list}}}
-		})
-	}
-	x.worker, err = New(Config{Self: host.Self(), Board: x.board, Store: x.store, Builders: map[build.Builder]Builder{build.BuilderSample: b},
+	x := &bench{Peer: agenttest.Start(t, dir), t: t, dir: dir}
+	var err error
+	x.worker, err = New(Config{Self: x.Self, Board: x.Board, Store: x.Store, Builders: map[build.Builder]Builder{build.BuilderSample: b},
 		Fetch:    func(context.Context, cid.Cid, []string) error { return errors.New("no other peer") },
-		Announce: announce, Dir: filepath.Join(dir, "work"), Pending: filepath.Join(dir, "pending"), Slots: 1, Jobs: 1, Speed: 1000, Log: log})
+		Announce: x.Announce, Dir: filepath.Join(dir, "work"), Pending: filepath.Join(dir, "pending"), Slots: 1, Jobs: 1, Speed: 1000, Log: x.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	boardCtx, stopBoard := context.WithCancel(context.Background())
-	go func() { x.ended <- x.board.Run(boardCtx) }()
-	go func() {
-		err := x.worker.Run(ctx)
-		stopBoard()
-		x.ended <- err
-	}()
-	x.do(func(*claims.Replica, claims.Now) []claims.Event {
-		return []claims.Event{claims.Report{Beat: claims.Beat{Nick: "me", Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}}}
-	})
-	once := sync.OnceFunc(func() {
+	ended := make(chan error, 1)
+	go func() { ended <- x.worker.Run(ctx) }()
+	x.stop = sync.OnceFunc(func() {
 		cancel()
-		for range 2 {
-			if err := <-x.ended; err != nil {
-				t.Error(err)
-			}
-		}
-		if err := errors.Join(journal.Close(), x.store.Close()); err != nil {
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		x.Stop()
 	})
-	x.stop = once
-	t.Cleanup(once)
+	t.Cleanup(x.stop)
 	return x
 }
 
-// lateClock is a machine on which the ten seconds of a lonely peer's wait are
-// over: its boot clock runs far faster than the wall clock.
-type lateClock struct{}
-
-func (lateClock) Now() claims.Now {
-	now := time.Now()
-	return claims.Now{Wall: now.UnixMilli(), Boot: now.UnixMicro() / 10}
-}
-func (lateClock) Awake() int64 { return lateClock{}.Now().Boot }
-
-func (x *bench) do(f func(*claims.Replica, claims.Now) []claims.Event) {
+// await looks after every change of the board until the jobs are as wanted.
+func (x *bench) await(what string, ok func([]claims.JobInfo) bool) (infos []claims.JobInfo) {
 	x.t.Helper()
-	if err := x.board.Do(context.Background(), f); err != nil {
-		x.t.Fatal(err)
-	}
-}
-
-func job(t testing.TB, name string, needs ...build.Job) build.Job {
-	t.Helper()
-	pre := []build.Facet{{Name: "name", Value: name}}
-	k, err := build.KeyOf(pre)
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := build.Job{Key: k, Builder: build.BuilderSample, CPV: build.CPV{Category: "app-misc", Name: name, Version: "1"}, Slot: "0", Repo: "t", Preimage: pre, CoreMillis: 10}
-	for _, n := range needs {
-		j.Needs = append(j.Needs, build.Edge{Key: n.Key, Kind: build.Buildtime})
-		j.Root = append(j.Root, build.RootEntry{CPV: n.CPV, Slot: "0", Key: n.Key})
-	}
-	return j
-}
-
-func (x *bench) ask(jobs ...build.Job) {
-	x.do(func(r *claims.Replica, now claims.Now) []claims.Event {
-		return []claims.Event{claims.Post{Body: claims.NewRound(build.Round{ID: "r1", Target: "t", Priority: build.Normal, State: build.RoundOpen, Counter: 1,
-			Created: uint64(r.Stamp(now)), Jobs: len(jobs), Plan: &build.Plan{Target: "t", Jobs: jobs}})}}
+	x.Until(what, func(r *claims.Replica, now claims.Now) bool {
+		infos = r.SurveyRound("r1", now)
+		return ok(infos)
 	})
-}
-
-// await looks after every change of the board until ok, or fails with what the
-// board says of the jobs.
-func (x *bench) await(what string, ok func([]claims.JobInfo) bool) []claims.JobInfo {
-	x.t.Helper()
-	changed := x.board.Changed()
-	late := time.After(20 * time.Second)
-	for {
-		var infos []claims.JobInfo
-		x.do(func(r *claims.Replica, now claims.Now) []claims.Event {
-			infos = r.SurveyRound("r1", now)
-			return nil
-		})
-		if ok(infos) {
-			return infos
-		}
-		select {
-		case <-changed:
-		case <-late:
-			for _, i := range infos {
-				x.t.Logf("%s: %s %+v", i.Job.CPV, i.State, i.Failures)
-			}
-			x.t.Fatalf("not so: %s", what)
-		}
-	}
+	return infos
 }
 
 func allDone(infos []claims.JobInfo) bool {
@@ -198,8 +94,8 @@ func allDone(infos []claims.JobInfo) bool {
 }
 
 func TestDependenciesAreBuiltFirstAndHandedToTheBuild(t *testing.T) {
-	lib := job(t, "lib")
-	app := job(t, "app", lib)
+	lib := agenttest.Job(t, "lib")
+	app := agenttest.Job(t, "app", lib)
 	var order []string
 	x := newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) {
 		order = append(order, req.Job.CPV.Name)
@@ -219,7 +115,7 @@ func TestDependenciesAreBuiltFirstAndHandedToTheBuild(t *testing.T) {
 		}
 		return pack(t, req, nil), nil
 	}))
-	x.ask(lib, app)
+	x.Ask(lib, app)
 	infos := x.await("both jobs are built", allDone)
 	x.stop()
 	if want := []string{"lib", "app", "with lib"}; !slices.Equal(order, want) {
@@ -249,19 +145,19 @@ func TestAPackageThatIsNotWhatTheJobAsksForIsNeverGood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) { return pack(t, req, change), nil }))
-			j := job(t, "app")
-			x.ask(j)
+			j := agenttest.Job(t, "app")
+			x.Ask(j)
 			var results []claims.Result
-			x.await("an outcome", func([]claims.JobInfo) bool {
-				x.do(func(r *claims.Replica, _ claims.Now) []claims.Event { results = r.Results(j.Key); return nil })
+			x.Until("an outcome", func(r *claims.Replica, _ claims.Now) bool {
+				results = r.Results(j.Key)
 				return len(results) > 0
 			})
 			x.stop()
 			if results[0].Class != build.Mismatch || results[0].Artifact != nil {
 				t.Errorf("outcome %+v", results[0].Outcome)
 			}
-			for info := range x.store.All() {
-				b, err := x.store.Open(info.CID)
+			for info := range x.Store.All() {
+				b, err := x.Store.Open(info.CID)
 				if err != nil {
 					continue
 				}
@@ -275,15 +171,15 @@ func TestAPackageThatIsNotWhatTheJobAsksForIsNeverGood(t *testing.T) {
 }
 
 func TestAFailingPackageIsBlockedAndTheRestGoesOn(t *testing.T) {
-	bad, fine := job(t, "bad"), job(t, "fine")
-	needs := job(t, "needs", bad)
+	bad, fine := agenttest.Job(t, "bad"), agenttest.Job(t, "fine")
+	needs := agenttest.Job(t, "needs", bad)
 	x := newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) {
 		if req.Job.CPV.Name == "bad" {
 			return Result{}, &build.Failure{Class: build.BadPackage, Reason: "it does\nnot \x1b[31mcompile"}
 		}
 		return pack(t, req, nil), nil
 	}))
-	x.ask(bad, fine, needs)
+	x.Ask(bad, fine, needs)
 	infos := x.await("one is built, two are blocked", func(is []claims.JobInfo) bool {
 		return len(is) == 3 && is[0].State == claims.JobBlocked && is[1].State.Done() && is[2].State == claims.JobBlocked
 	})
@@ -295,18 +191,18 @@ func TestAFailingPackageIsBlockedAndTheRestGoesOn(t *testing.T) {
 func TestABrokenDronePausesInsteadOfFailingTheWholeQueue(t *testing.T) {
 	var jobs []build.Job
 	for i := range 30 {
-		jobs = append(jobs, job(t, "p"+string(rune('a'+i%26))+strings.Repeat("x", i/26)))
+		jobs = append(jobs, agenttest.Job(t, "p"+string(rune('a'+i%26))+strings.Repeat("x", i/26)))
 	}
 	x := newBench(t, t.TempDir(), builderFunc(func(context.Context, Request) (Result, error) {
 		return Result{}, &build.Failure{Class: build.BadMachine, Reason: "no compiler"}
 	}))
-	x.ask(jobs...)
+	x.Ask(jobs...)
 	x.await("the drone has paused itself", func([]claims.JobInfo) bool {
 		ok, why := x.worker.Accepting(time.Now())
 		return !ok && strings.Contains(why, "failed here")
 	})
 	n := 0
-	x.do(func(r *claims.Replica, _ claims.Now) []claims.Event {
+	x.Do(func(r *claims.Replica, _ claims.Now) []claims.Event {
 		for _, j := range jobs {
 			n += len(r.Results(j.Key))
 		}
@@ -319,14 +215,14 @@ func TestABrokenDronePausesInsteadOfFailingTheWholeQueue(t *testing.T) {
 
 func TestABuildThatEndsWhileTheDaemonStopsIsKept(t *testing.T) {
 	dir := t.TempDir()
-	j := job(t, "app")
+	j := agenttest.Job(t, "app")
 	building, goOn := make(chan struct{}), make(chan struct{})
 	x := newBench(t, dir, builderFunc(func(ctx context.Context, req Request) (Result, error) {
 		close(building)
 		<-goOn // finishes although it is told to stop meanwhile
 		return pack(t, req, nil), nil
 	}))
-	x.ask(j)
+	x.Ask(j)
 	<-building
 	stopped := make(chan struct{})
 	go func() { x.stop(); close(stopped) }()
@@ -341,9 +237,9 @@ func TestABuildThatEndsWhileTheDaemonStopsIsKept(t *testing.T) {
 
 func TestACrashBetweenStoreAndReportLosesNoBuild(t *testing.T) {
 	dir := t.TempDir()
-	j := job(t, "app")
+	j := agenttest.Job(t, "app")
 	x := newBench(t, dir, builderFunc(func(_ context.Context, req Request) (Result, error) { return pack(t, req, nil), nil }))
-	x.ask(j)
+	x.Ask(j)
 	infos := x.await("it is built", allDone)
 	out := infos[0].Good.Outcome
 	// As after step 2 of the order in pending.go: the file is there, the
@@ -359,7 +255,7 @@ func TestACrashBetweenStoreAndReportLosesNoBuild(t *testing.T) {
 		t.Error("it is built a second time")
 		return Result{}, errors.New("no")
 	}))
-	again.ask(j)
+	again.Ask(j)
 	again.await("the stored build is on the board", allDone)
 	again.stop()
 	if _, err := os.Stat(again.worker.pendPath(j.Key)); !errors.Is(err, os.ErrNotExist) {
