@@ -81,12 +81,13 @@ type Node struct {
 	copies    *replicator.Replicator
 	holdings  daemon.Holdings
 	control   *control.Server
+	damaged   chan cid.Cid
 }
 
 // New constructs a peer and opens what it needs (ports, socket, journal), so
 // that everything that cannot be had is an error before anything runs.
 func New(cfg Config) (n *Node, err error) {
-	n = &Node{cfg: cfg, still: machine.Read()}
+	n = &Node{cfg: cfg, still: machine.Read(), damaged: make(chan cid.Cid, 256)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -108,7 +109,7 @@ func New(cfg Config) (n *Node, err error) {
 		return n, err
 	}
 	n.finder = discovery.New(n.host, discovery.Config{NoMDNS: !cfg.MDNS, NoDHT: !cfg.DHT, Log: cfg.Log})
-	if n.store, err = disk.Open(filepath.Join(cfg.State, "blobs"), disk.Options{Quota: cfg.Quota, Log: cfg.Log}); err != nil {
+	if n.store, err = disk.Open(filepath.Join(cfg.State, "blobs"), disk.Options{Quota: cfg.Quota, Log: cfg.Log, OnCorrupt: n.lost}); err != nil {
 		return n, err
 	}
 	return n, n.construct(id, key)
@@ -208,6 +209,7 @@ func (n *Node) runOuter(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.report(ctx) })
+	g.Go(func() error { return n.withdraw(ctx) })
 	if n.cfg.Stores {
 		g.Go(func() error { return n.publisher.Run(ctx) })
 		g.Go(func() error { return n.copies.Run(ctx) })
@@ -286,13 +288,42 @@ func (n *Node) sample() claims.Beat {
 	if free, err := machine.FreeDisk(cfg.State); err == nil {
 		b.DiskMiB = free >> 20
 	}
-	if u, err := n.store.Usage(); err == nil {
-		b.StoreUsed, b.StoreFree = u.Bytes, u.Free
-	}
 	if n.worker != nil {
 		b.Accepting, b.Why = n.worker.Accepting(time.Now())
 	}
+	if u, err := n.store.Usage(); err == nil {
+		b.StoreUsed, b.StoreFree = u.Bytes, u.Free
+		b.Stores = b.Stores && u.Level < disk.NoReplicas
+		if u.Level >= disk.NoBuilds {
+			b.Accepting, b.Why = false, "the store of packages is full"
+		}
+	}
 	return b
+}
+
+// lost takes a blob that went bad off this peer's holdings, so that others and
+// this peer itself repair it.
+func (n *Node) lost(i cas.Info) {
+	n.cfg.Log.Error("a stored blob is damaged; it is fetched again from its other holders", "cid", i.CID.String())
+	select {
+	case n.damaged <- i.CID:
+	default: // Reconcile at the next start says it
+	}
+}
+
+// withdraw follows lost: the store must not wait for the board.
+func (n *Node) withdraw(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case c := <-n.damaged:
+			if err := n.holdings.Forget(ctx, c); err != nil && ctx.Err() == nil {
+				n.cfg.Log.Warn("damaged blob not withdrawn", "cid", c.String(), "error", err)
+			}
+			n.copies.Kick()
+		}
+	}
 }
 
 // replicate waits until copies peers hold a blob, or as many as store blobs at
