@@ -47,7 +47,7 @@ func gateBuilders(cfg *node.Config) {
 }
 
 // patience bounds every wait of a script; nothing is measured by it.
-const testPatience = 60 * time.Second
+const testPatience = 30 * time.Second
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -72,7 +72,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "damage": cmdDamage, "gone": cmdGone, "listenaddr": cmdListenAddr,
+			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "damage": cmdDamage, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -144,7 +144,10 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	last := ""
 	err = poll(ctx, func() error {
 		out, stderr, _ := runIn(ctx, ts, nil, args[1:])
-		if last = out + stderr; re.MatchString(out) {
+		if ctx.Err() == nil {
+			last = out + stderr
+		}
+		if re.MatchString(out) {
 			return os.WriteFile(ts.MkAbs("got"), []byte(out), 0o644)
 		}
 		return fmt.Errorf("no match")
@@ -213,6 +216,46 @@ func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
 func cmdListenAddr(ts *testscript.TestScript, neg bool, args []string) {
 	addr, _, _ := strings.Cut(args[0], "/p2p/")
 	ts.Setenv(args[1], addr)
+}
+
+// copytree FROM TO clones a directory.
+func cmdCopyTree(ts *testscript.TestScript, neg bool, args []string) {
+	to := ts.MkAbs(args[1])
+	ts.Check(os.CopyFS(to, os.DirFS(ts.MkAbs(args[0]))))
+	ts.Check(filepath.WalkDir(to, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			err = os.Chmod(path, 0o600) // secrets are refused where others can read them
+		}
+		return err
+	}))
+}
+
+// terminate SOCKET TIME sends SIGTERM to a daemon, and fails when the process is
+// still there after that time.
+func cmdTerminate(ts *testscript.TestScript, neg bool, args []string) {
+	bound, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	i, err := control.NewClient(ts.MkAbs(args[0])).Info(context.Background())
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	ts.Check(syscall.Kill(i.PID, syscall.SIGTERM))
+	ts.Check(poll(ctx, func() error {
+		if err := syscall.Kill(i.PID, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("process %d is there %s after SIGTERM", i.PID, bound)
+		}
+		return nil
+	}))
+}
+
+// empty DIR fails when a file lies anywhere below it.
+func cmdEmpty(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			err = fmt.Errorf("%s was left behind", path)
+		}
+		return err
+	}))
 }
 
 // exits CODE [<FILE] COMMAND... runs a command that ends with a code; stdout and
@@ -316,8 +359,8 @@ type gatedBuilder struct {
 
 func (b gatedBuilder) Build(ctx context.Context, req worker.Request) (worker.Result, error) {
 	if _, err := os.Stat(filepath.Join(b.gate, "hold")); err == nil {
-		fmt.Fprintln(req.Log, "the build waits")
 		req.Phase("hold")
+		fmt.Fprintln(req.Log, "the build waits")
 		<-ctx.Done()
 		return worker.Result{}, &build.Failure{Class: build.Cancelled, Reason: "stopped"}
 	}

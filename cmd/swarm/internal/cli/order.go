@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
+)
+
+func whyCmd(e *env) *cli.Command {
+	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "drone", Usage: "why this peer does nothing, or what it will do"})
+	return &cli.Command{
+		Name: "why", Usage: "say what a job waits for, and each drone's reason", ArgsUsage: "JOB", Flags: flags, Before: settings(flags),
+		Description: "JOB is a package (category/name, or with its version) or the end of a job's key.",
+		Action: func(c *cli.Context) error {
+			client := control.NewClient(c.String("socket"))
+			if drone := c.String("drone"); drone != "" {
+				if _, err := positional(c, 0, 0, ""); err != nil {
+					return err
+				}
+				w, err := client.WhyDrone(c.Context, drone)
+				if err != nil {
+					return err
+				}
+				if c.Bool("json") {
+					return e.out.JSON(w)
+				}
+				showWhyDrone(e.out, w)
+				return nil
+			}
+			args, err := positional(c, 1, 1, "one JOB, or --drone PEER")
+			if err != nil {
+				return err
+			}
+			w, err := client.Why(c.Context, args[0])
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return e.out.JSON(w)
+			}
+			showWhy(e.out, w)
+			return nil
+		},
+	}
+}
+
+func showWhy(o render.Out, w plan.Why) {
+	o.Printf("%s: %s\n", o.Styled(render.Strong, render.Clean(w.CPV)), render.Clean(w.Sentence))
+	for _, x := range w.WaitsFor {
+		o.Printf("  waits for %s (%s)%s\n", render.Clean(x.CPV), x.State, about(x.LeftMS))
+	}
+	if w.HoldsUp > 0 {
+		o.Printf("  holds up %d jobs\n", w.HoldsUp)
+	}
+	if w.Next != "" {
+		o.Printf("  next: %s%s\n", render.Clean(w.Next), about(w.NextMS))
+	}
+	o.Printf("\n")
+	t := o.NewTable("DRONE", "COULD", "REASON")
+	for _, d := range w.Drones {
+		could := render.Cell(render.Dim, "no")
+		if d.Could {
+			could = render.Cell(render.Good, "yes")
+		}
+		t.Row(d.Nick, could, d.Reason)
+	}
+	t.Flush()
+	if w.Do != "" {
+		o.Printf("\nNEXT ACTION: %s\n", o.Styled(render.Strong, render.Clean(w.Do)))
+	}
+}
+
+func showWhyDrone(o render.Out, w plan.DroneWhy) {
+	o.Printf("%s: %s\n", o.Styled(render.Strong, render.Clean(w.Nick)), render.Clean(w.Sentence))
+	for i, j := range w.Jobs {
+		if i == 10 {
+			o.Printf("  and %d more\n", len(w.Jobs)-i)
+			break
+		}
+		o.Printf("  the plan has %s for it%s\n", render.Clean(j.CPV), about(j.LeftMS))
+	}
+}
+
+func about(ms int64) string {
+	if ms <= 0 {
+		return ""
+	}
+	return ", in about " + render.Duration(time.Duration(ms)*time.Millisecond)
+}
+
+// orderWords describes one command that gives an order.
+type orderWords struct {
+	name, use, args string
+	low, high       int // arguments
+	verbs           []claims.Verb
+	off             bool
+	done            string // with the name of what it is about
+}
+
+// orderCmds are the commands that put a directive on the board.
+func orderCmds(e *env) []*cli.Command {
+	var out []*cli.Command
+	for _, w := range []orderWords{
+		{"unblock", "forget the failures of a job, or of all", "JOB|all", 1, 1, []claims.Verb{claims.VerbUnblock}, false, "forgot the failures of %s"},
+		{"bump", "put a job or a round first", "JOB|ROUND", 1, 1, []claims.Verb{claims.VerbBump}, false, "%s goes first now"},
+		{"pause", "let a drone, or all, take no new jobs", "[PEER]", 0, 1, []claims.Verb{claims.VerbPause}, false, "%s takes no new jobs; swarm resume lifts it"},
+		{"drain", "let a drone finish what it builds and take no more", "[PEER]", 0, 1, []claims.Verb{claims.VerbDrain}, false, "%s finishes what it builds and takes no more; swarm resume lifts it"},
+		{"resume", "lift pause and drain", "[PEER]", 0, 1, []claims.Verb{claims.VerbPause, claims.VerbDrain}, true, "%s takes jobs again"},
+		{"balance", "give back what is claimed and not begun, and plan anew", "", 0, 0, []claims.Verb{claims.VerbBalance}, false, "%s gives back what is not begun"},
+		{"reset", "forget the claims, failures and rounds of a target; what is built stays", "TARGET", 1, 1, []claims.Verb{claims.VerbReset}, false, "%s starts afresh; what is built stays"},
+	} {
+		flags := clientFlags(jsonFlag())
+		out = append(out, &cli.Command{
+			Name: w.name, Usage: w.use, ArgsUsage: w.args + " ", Flags: flags, Before: settings(flags),
+			Action: func(c *cli.Context) error { return runOrder(c, e, w) },
+		})
+	}
+	return out
+}
+
+func runOrder(c *cli.Context, e *env, w orderWords) error {
+	args, err := positional(c, w.low, w.high, w.args)
+	if err != nil {
+		return err
+	}
+	scope := control.All
+	if len(args) == 1 {
+		scope = args[0]
+	}
+	client := control.NewClient(c.String("socket"))
+	var last control.OrderReply
+	for _, v := range w.verbs {
+		if last, err = client.Order(c.Context, control.Order{Verb: v, Scope: scope, Off: w.off}); err != nil {
+			return err
+		}
+	}
+	if c.Bool("json") {
+		return e.out.JSON(last)
+	}
+	e.out.Printf(w.done+"\n", render.Clean(last.Name))
+	return nil
+}
