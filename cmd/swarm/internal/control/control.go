@@ -13,6 +13,7 @@ import (
 	"io"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan"
 	"github.com/build-swarm/swarm/build/view"
 )
 
@@ -86,6 +87,10 @@ type Daemon interface {
 	// Log copies a job's log to w; with follow it waits for more until the
 	// build has ended.
 	Log(ctx context.Context, w io.Writer, job string, follow bool) error
+	// Why explains a job, WhyDrone a drone; each named as people name it.
+	Why(ctx context.Context, job string) (plan.Why, error)
+	WhyDrone(ctx context.Context, peer string) (plan.DroneWhy, error)
+	Order(ctx context.Context, o Order) (OrderReply, error)
 	// Board returns every record's encoded bytes, sorted by key.
 	Board(ctx context.Context) ([][]byte, error)
 }

@@ -116,6 +116,19 @@ func handler(d Daemon) http.Handler {
 	get(mux, "GET /v1/peers", func(r *http.Request) (any, error) { return d.Peers(r.Context()) })
 	get(mux, "GET /v1/board", func(r *http.Request) (any, error) { return d.Board(r.Context()) })
 	get(mux, "GET /v1/invite", func(r *http.Request) (any, error) { return d.Invite(r.Context()) })
+	get(mux, "GET /v1/why", func(r *http.Request) (any, error) {
+		if drone := r.URL.Query().Get("drone"); drone != "" {
+			return d.WhyDrone(r.Context(), drone)
+		}
+		return d.Why(r.Context(), r.URL.Query().Get("job"))
+	})
+	get(mux, "POST /v1/order", func(r *http.Request) (any, error) {
+		var o Order
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&o); err != nil {
+			return nil, &Error{Kind: KindUsage, Message: "the order is not JSON: " + err.Error()}
+		}
+		return d.Order(r.Context(), o)
+	})
 	get(mux, "POST /v1/build", func(r *http.Request) (any, error) {
 		var req BuildRequest
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&req); err != nil {

@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+)
+
+// Why explains a job.
+func (d *Daemon) Why(ctx context.Context, job string) (w plan.Why, err error) {
+	f, err := d.find(ctx, job)
+	if err != nil {
+		return w, err
+	}
+	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		w, _ = plan.Explain(r, f.key, now)
+		return nil
+	})
+	return w, err
+}
+
+// WhyDrone explains what a drone does, or why it does nothing.
+func (d *Daemon) WhyDrone(ctx context.Context, peer string) (w plan.DroneWhy, err error) {
+	var unknown error
+	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		id, err := peerNamed(r, peer, now)
+		if err != nil {
+			unknown = err
+			return nil
+		}
+		w, _ = plan.ExplainDrone(r, id, now)
+		return nil
+	})
+	if err == nil {
+		err = unknown
+	}
+	return w, err
+}
+
+// Order puts a directive on the board.
+func (d *Daemon) Order(ctx context.Context, o control.Order) (control.OrderReply, error) {
+	var reply control.OrderReply
+	var refused error
+	var key build.Key
+	if o.Verb == claims.VerbUnblock && o.Scope != control.All || o.Verb == claims.VerbBump {
+		if f, err := d.find(ctx, o.Scope); err == nil {
+			key = f.key
+		} else if o.Verb == claims.VerbUnblock {
+			return reply, err
+		}
+	}
+	err := d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		scope, named, err := scopeOf(r, o, key, now)
+		if err != nil {
+			refused = err
+			return nil
+		}
+		reply = control.OrderReply{Schema: 1, Verb: o.Verb, Scope: scope, Name: named, Off: o.Off}
+		return []claims.Event{claims.Post{Body: claims.Directive{Verb: o.Verb, Scope: scope, Off: o.Off, Reason: build.OneLine(o.Reason, 200)}}}
+	})
+	if err == nil {
+		err = refused
+	}
+	return reply, err
+}
+
+// scopeOf finds what a directive is about: the board's name of it, and the
+// name for people.
+func scopeOf(r *claims.Replica, o control.Order, key build.Key, now claims.Now) (scope, name string, err error) {
+	switch o.Verb {
+	case claims.VerbUnblock, claims.VerbBump:
+		if o.Verb == claims.VerbUnblock && o.Scope == control.All {
+			return control.All, "every job", nil
+		}
+		if key != "" {
+			return string(key), r.Job(key).CPV.String(), nil
+		}
+		if _, _, ok := r.Round(o.Scope); ok {
+			return o.Scope, "round " + o.Scope, nil
+		}
+		return "", "", &control.Error{Kind: control.KindNotFound, Message: fmt.Sprintf("no job and no round %q", build.OneLine(o.Scope, 80)), Hint: "swarm jobs and swarm status list them"}
+	case claims.VerbPause, claims.VerbDrain:
+		if o.Scope == control.All {
+			return control.All, "every drone", nil
+		}
+		id, err := peerNamed(r, o.Scope, now)
+		return id, r.Name(id), err
+	case claims.VerbReset:
+		for _, rd := range r.Rounds() {
+			if rd.Target == o.Scope {
+				return o.Scope, "target " + o.Scope, nil
+			}
+		}
+		return "", "", &control.Error{Kind: control.KindNotFound, Message: fmt.Sprintf("no round for a target %q", build.OneLine(o.Scope, 80)), Hint: "swarm status --json names the targets"}
+	case claims.VerbBalance:
+		return control.All, "every drone", nil
+	}
+	return "", "", &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("nothing is done by %q", build.OneLine(string(o.Verb), 40))}
+}
+
+// peerNamed finds a peer by its nickname, its ID, or the end of it.
+func peerNamed(r *claims.Replica, name string, now claims.Now) (string, error) {
+	var hits []string
+	for _, p := range r.Peers(now) {
+		if p.ID == name || r.Name(p.ID) == name || len(name) >= 6 && strings.HasSuffix(p.ID, name) {
+			hits = append(hits, p.ID)
+		}
+	}
+	switch len(hits) {
+	case 1:
+		return hits[0], nil
+	case 0:
+		return "", &control.Error{Kind: control.KindNotFound, Message: "no peer " + build.OneLine(name, 80), Hint: "swarm peers lists them"}
+	}
+	return "", &control.Error{Kind: control.KindUsage, Message: build.OneLine(name, 80) + " names several peers", Hint: "give the end of the ID, from swarm peers"}
+}
