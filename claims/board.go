@@ -53,13 +53,36 @@ type board struct {
 	bucket  [Buckets][]*entry
 	sums    [Buckets]uint64
 	count   int
-	byWho   map[string]int // records by author
-	changes uint64         // grows with every record that came
-	summed  uint64         // the digest, unless stale
+	byWho   map[string]share
+	changes uint64 // grows with every record that came
+	summed  uint64 // the digest, unless stale
 	stale   bool
 }
 
-func newBoard() *board { return &board{byWho: map[string]int{}, stale: true} }
+// share is what one author has on the board.
+type share struct{ records, bytes int }
+
+func newBoard() *board { return &board{byWho: map[string]share{}, stale: true} }
+
+// room reports whether a record's author may have it on the board, too.
+func (b *board) room(o wire.Opened) bool {
+	s := b.byWho[o.Author()]
+	if s.records < maxPerAuthor && s.bytes+len(o.Raw()) <= maxAuthorBytes {
+		return true
+	}
+	old := b.get(o.Key())
+	return old != nil && len(o.Raw()) <= len(old.rec.Raw())
+}
+
+// account adds a record to its author's share, or takes it off again.
+func (b *board) account(o wire.Opened, sign int) {
+	s := b.byWho[o.Author()]
+	s.records, s.bytes = s.records+sign, s.bytes+sign*len(o.Raw())
+	b.count += sign
+	if b.byWho[o.Author()] = s; s.records == 0 {
+		delete(b.byWho, o.Author())
+	}
+}
 
 // find returns where a key's entry stands in its bucket, or would stand.
 func (b *board) find(id itemID, key string) (bucket, at int, found bool) {
@@ -105,8 +128,7 @@ func (b *board) put(e *entry) bool {
 	b.sums[n] += sumOf(e.rec)
 	b.stale = true
 	b.changes++
-	b.count++
-	b.byWho[e.rec.Author()]++
+	b.account(e.rec, 1)
 	return true
 }
 
@@ -123,10 +145,7 @@ func (b *board) drop(n, at int) {
 	b.bucket[n] = slices.Delete(b.bucket[n], at, at+1)
 	b.sums[n] -= sumOf(e.rec)
 	b.stale = true
-	b.count--
-	if b.byWho[e.rec.Author()]--; b.byWho[e.rec.Author()] == 0 {
-		delete(b.byWho, e.rec.Author())
-	}
+	b.account(e.rec, -1)
 }
 
 func sumOf(o wire.Opened) uint64 {

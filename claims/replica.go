@@ -33,8 +33,11 @@ const (
 	SettleWAN      = 500
 )
 
-// maxPerAuthor bounds what one peer may have on the board.
-const maxPerAuthor = 200_000
+// What one peer may have on the board: records, and their bytes.
+const (
+	maxPerAuthor   = 200_000
+	maxAuthorBytes = 128 << 20
+)
 
 // Config is what a Replica starts from.
 type Config struct {
@@ -186,6 +189,7 @@ type Replica struct {
 
 	report   Beat
 	nextBeat int64
+	judgeAt  int64 // boot at which the next lease may end
 	leaving  bool
 
 	started   int64 // boot
@@ -212,7 +216,7 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 		cfg: cfg, self: wire.PeerID(cfg.Key.Public().(ed25519.PublicKey)),
 		board: newBoard(), idx: newIndex(),
 		peers: map[string]*peerState{}, own: map[build.Key]*own{}, compiling: map[build.Key]int{},
-		connected: map[string]bool{}, started: now.Boot,
+		connected: map[string]bool{}, sync: syncState{answered: map[string]int64{}}, started: now.Boot,
 	}
 	for _, o := range journal {
 		if body, err := Validate(o); err == nil {
@@ -260,6 +264,7 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 		for _, p := range r.peers {
 			p.heard = now.Boot
 		}
+		r.judgeAt = now.Boot
 		r.synced, r.started = false, now.Boot
 		r.nextBeat = now.Boot
 	case Take:
@@ -313,7 +318,7 @@ func (r *Replica) receive(now Now, records []wire.Opened, bodies []Body) {
 		case r.idx.banned(o.Author(), hlc.Time(o.Stamp())):
 			r.Refused.Banned++
 			continue
-		case r.board.byWho[o.Author()] >= maxPerAuthor && r.board.get(o.Key()) == nil:
+		case !r.board.room(o):
 			r.Refused.Quota++
 			continue
 		}
@@ -371,6 +376,7 @@ func (r *Replica) mergeQuietly(o wire.Opened, body Body, now Now) bool {
 		key := ClaimKey(out.Key)
 		if old := r.board.get(key); old != nil && old.body.(Claim).Epoch <= out.Epoch {
 			r.board.remove(key)
+			r.idx.state(out.Key).claim = nil
 			r.idx.dropped = append(r.idx.dropped, key)
 		}
 	}

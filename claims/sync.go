@@ -69,6 +69,9 @@ func DecodeSync(b []byte) (SyncMessage, error) {
 			}
 		}
 	}
+	if len(m.Want) > pageItems {
+		return SyncMessage{}, fmt.Errorf("%w: %d items wanted at once", ErrInvalid, len(m.Want))
+	}
 	for _, id := range m.Want {
 		if len(id) != len(itemID{}) {
 			return SyncMessage{}, fmt.Errorf("%w: item of %d bytes", ErrInvalid, len(id))
@@ -89,12 +92,16 @@ type syncState struct {
 	changes uint64 // and when it was last heard
 	next    int64
 	queue   []string // connected peers whose boards differ, oldest first
+	// answered is when each connected peer's sums were last answered: to list
+	// a board costs more than to ask for it.
+	answered map[string]int64
 }
 
 func (s *syncState) forget(peer string) {
 	if s.with == peer {
 		s.with = ""
 	}
+	delete(s.answered, peer)
 	s.queue = slices.DeleteFunc(s.queue, func(p string) bool { return p == peer })
 }
 
@@ -151,7 +158,7 @@ func (r *Replica) dueSync(now Now) {
 
 func (r *Replica) startSync(now Now, peer string) {
 	s := &r.sync
-	s.forget(peer)
+	s.queue = slices.DeleteFunc(s.queue, func(p string) bool { return p == peer })
 	s.with, s.began, s.heard = peer, now.Boot, now.Boot
 	s.before, s.changes = r.board.changes, r.board.changes
 	s.listed, s.asked, s.wants = false, 0, 0
@@ -217,8 +224,13 @@ func (r *Replica) endSync(now Now) {
 }
 
 // answerSums sends the records of every bucket that is empty at the other and
-// lists every other bucket whose sum differs, in pages.
+// lists every other bucket whose sum differs, in pages. No honest peer asks
+// twice within half a second.
 func (r *Replica) answerSums(now Now, to string, sums []uint64) {
+	if at, ok := r.sync.answered[to]; ok && now.Boot-at < syncOnBeat/4 {
+		return
+	}
+	r.sync.answered[to] = now.Boot
 	var page []Bucket
 	var give []wire.Opened
 	n, differ := 0, false

@@ -14,7 +14,6 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/claims"
-	"github.com/build-swarm/swarm/claims/wire"
 	"github.com/build-swarm/swarm/p2p"
 	"github.com/build-swarm/swarm/p2p/gossip"
 )
@@ -26,7 +25,8 @@ const (
 	Topic = "/swarm/board/1"
 
 	inboxLen     = 1024
-	maxBatch     = 256 // events between two writes of the journal
+	outboxLen    = 1024 // messages of the exchange to one peer: 190 MiB of records
+	maxBatch     = 256  // events between two writes of the journal
 	planRetry    = 5 * time.Second
 	suspendMS    = 5_000
 	leaveTimeout = 500 * time.Millisecond
@@ -59,7 +59,8 @@ type Order struct {
 type Agent struct {
 	cfg     Config
 	replica *claims.Replica
-	inbox   chan claims.Event
+	intake  *intake
+	inbox   chan letter
 	calls   chan call
 	orders  *mailbox[Order]
 	done    chan struct{}
@@ -82,7 +83,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	a := &Agent{
-		cfg: cfg, inbox: make(chan claims.Event, inboxLen), calls: make(chan call),
+		cfg: cfg, intake: newIntake(), inbox: make(chan letter, inboxLen), calls: make(chan call),
 		orders: newMailbox[Order](), done: make(chan struct{}),
 	}
 	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng}, recs, cfg.Clock.Now())
@@ -91,6 +92,9 @@ func New(cfg Config) (*Agent, error) {
 
 // ErrStopped is returned by Do after the agent has ended.
 var ErrStopped = errors.New("the board is closed")
+
+// errBusy is told to a peer that sends more at once than its share.
+var errBusy = errors.New("too much of yours waits here")
 
 // call is one function for the loop to run.
 type call struct {
@@ -177,58 +181,32 @@ func (a *Agent) drain(ctx context.Context) error {
 	}
 }
 
-// validate checks every signature of a gossip message before it is relayed,
-// and hands the records to the loop. A full inbox drops the message: the
-// anti-entropy exchange repairs that.
-func (a *Agent) validate(from string, data []byte) gossip.Verdict {
-	var raws [][]byte
-	if err := build.Unmarshal(data, &raws); err != nil || len(raws) == 0 {
-		return gossip.Reject
-	}
-	recs := make([]wire.Opened, 0, len(raws))
-	for _, raw := range raws {
-		o, err := wire.Open(raw)
-		if err != nil {
-			return gossip.Reject
-		}
-		recs = append(recs, o)
-	}
-	select {
-	case a.inbox <- claims.Received{From: from, Records: recs}:
-		return gossip.Accept
-	default:
-		return gossip.Ignore
-	}
-}
-
-// onRequest takes one message of the exchange from a peer.
+// onRequest takes one message of the exchange from a peer. It returns when the
+// loop has room for it, so that a sender is never faster than this peer merges.
 func (a *Agent) onRequest(ctx context.Context, from string, req []byte) ([]byte, error) {
+	size := max(leastCharge, len(req))
+	if !a.intake.admit(from, size) {
+		return nil, errBusy
+	}
 	m, err := claims.DecodeSync(req)
+	var list []checked
+	if err == nil {
+		list, err = a.intake.check(m.Records)
+	}
 	if err != nil {
+		a.intake.release(from, size)
 		return nil, err
 	}
-	recs := make([]wire.Opened, 0, len(m.Records))
-	for _, raw := range m.Records {
-		if o, err := wire.Open(raw); err == nil {
-			recs = append(recs, o)
-		}
-	}
 	m.Records = nil
-	if len(recs) > 0 {
-		if err := a.post(ctx, claims.Received{From: from, Records: recs}); err != nil {
-			return nil, err
-		}
-	}
-	return nil, a.post(ctx, claims.Synced{From: from, Msg: m})
-}
-
-func (a *Agent) post(ctx context.Context, ev claims.Event) error {
+	evs, _ := events(from, list)
 	select {
-	case a.inbox <- ev:
-		return nil
+	case a.inbox <- letter{append(evs, claims.Synced{From: from, Msg: m}), from, size}:
+		return nil, nil
 	case <-a.done:
-		return ErrStopped
+		err = ErrStopped
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	a.intake.release(from, size)
+	return nil, err
 }

@@ -54,8 +54,8 @@ func (l *loop) run(ctx context.Context) error {
 			l.step(claims.Leave{})
 			l.farewell()
 			return l.flush()
-		case ev := <-a.inbox:
-			l.step(ev)
+		case m := <-a.inbox:
+			l.take(m)
 			l.drainInbox()
 		case c := <-a.calls:
 			c.run()
@@ -79,12 +79,19 @@ func (l *loop) run(ctx context.Context) error {
 func (l *loop) drainInbox() {
 	for range maxBatch {
 		select {
-		case ev := <-l.a.inbox:
-			l.step(ev)
+		case m := <-l.a.inbox:
+			l.take(m)
 		default:
 			return
 		}
 	}
+}
+
+func (l *loop) take(m letter) {
+	for _, ev := range m.evs {
+		l.step(ev)
+	}
+	l.a.intake.release(m.from, m.size)
 }
 
 func (l *loop) step(ev claims.Event) {
@@ -119,9 +126,9 @@ func (l *loop) flush() error {
 		case claims.Send:
 			l.send(e.Peer, e.Msg)
 		case claims.Won:
-			l.a.orders.put(Order{Key: e.Key})
+			l.a.orders.put(Order{Key: e.Key}, 0)
 		case claims.Stop:
-			l.a.orders.put(Order{Key: e.Key, Stop: true, Reason: e.Reason})
+			l.a.orders.put(Order{Key: e.Key, Stop: true, Reason: e.Reason}, 0)
 		case claims.Alarm:
 			l.a.cfg.Alarm(e)
 		case claims.WantPlan:
@@ -233,7 +240,9 @@ func (l *loop) send(peer string, m claims.SyncMessage) {
 		l.senders[peer] = box
 		l.g.Go(func() error { return l.a.sender(l.ctx, peer, box) })
 	}
-	box.put(m)
+	if !box.put(m, outboxLen) {
+		l.a.cfg.Log.Debug("a peer does not take what it asks for", "peer", peer)
+	}
 }
 
 // sender delivers to one peer until ctx ends. A message that does not arrive

@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/p2p/gossip"
+	"github.com/build-swarm/swarm/p2p/p2ptest"
+)
+
+// idle makes an agent whose loop does not run: what is let in stays waiting.
+func idle(t *testing.T) *Agent {
+	t.Helper()
+	j, err := OpenJournal(filepath.Join(t.TempDir(), "board.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	id := p2ptest.Identity(1)
+	a, err := New(Config{Key: id.PrivateKey(), Net: p2ptest.NewNet(1).Host(id.ID()), Journal: j, Clock: StepClock(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func sealed(t testing.TB, key ed25519.PrivateKey, bodies ...claims.Body) (raws [][]byte) {
+	t.Helper()
+	now := claims.Now{Wall: 1_800_000_000_000, Boot: 1}
+	r := claims.NewReplica(claims.Config{Key: key, Instance: 1}, nil, now)
+	for _, b := range bodies {
+		for _, e := range r.Step(now, claims.Post{Body: b}) {
+			if p, ok := e.(claims.Publish); ok && p.Record.Type() != claims.TypeBeat {
+				raws = append(raws, p.Record.Raw())
+			}
+		}
+	}
+	if len(raws) != len(bodies) {
+		t.Fatalf("%d of %d records sealed", len(raws), len(bodies))
+	}
+	return raws
+}
+
+func message(t testing.TB, raws [][]byte) []byte {
+	t.Helper()
+	b, err := build.Marshal(raws)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestAFloodFillsItsOwnShareAlone(t *testing.T) {
+	a := idle(t)
+	msg := message(t, sealed(t, p2ptest.Identity(2).PrivateKey(), claims.Directive{Verb: claims.VerbPause, Scope: "x"}))
+	accepted := 0
+	for range 2 * inboxLen {
+		if a.validate("flooder", msg) == gossip.Accept {
+			accepted++
+		}
+	}
+	if most := peerShare / leastCharge; accepted != most {
+		t.Errorf("%d messages of one peer wait, want %d of %d", accepted, most, inboxLen)
+	}
+	if v := a.validate("other", msg); v != gossip.Accept {
+		t.Errorf("another peer's message: verdict %v", v)
+	}
+	sync, err := claims.EncodeSync(claims.SyncMessage{Final: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.onRequest(context.Background(), "flooder", sync); !errors.Is(err, errBusy) {
+		t.Errorf("a message of the exchange above the share: %v", err)
+	}
+	for range accepted {
+		a.loopless()
+	}
+	if v := a.validate("flooder", msg); v != gossip.Accept {
+		t.Errorf("after the loop took everything: verdict %v", v)
+	}
+}
+
+// loopless takes one letter as the loop does, without stepping it.
+func (a *Agent) loopless() {
+	m := <-a.inbox
+	a.intake.release(m.from, m.size)
+}
+
+func TestGossipIsRelayedOnlyWhenAllOfItHolds(t *testing.T) {
+	a := idle(t)
+	key := p2ptest.Identity(2).PrivateKey()
+	ok := sealed(t, key, claims.Directive{Verb: claims.VerbPause, Scope: "x"})
+	forged := append([]byte(nil), ok[0]...)
+	forged[len(forged)-1] ^= 1
+	for _, c := range []struct {
+		name string
+		data []byte
+		want gossip.Verdict
+	}{
+		{"good", message(t, ok), gossip.Accept},
+		{"a bad signature among good ones", message(t, [][]byte{ok[0], forged}), gossip.Reject},
+		{"no list", []byte("rubbish"), gossip.Reject},
+		{"an empty list", message(t, [][]byte{}), gossip.Reject},
+		{"nothing", nil, gossip.Reject},
+	} {
+		if v := a.validate("peer", c.data); v != c.want {
+			t.Errorf("%s: verdict %v, want %v", c.name, v, c.want)
+		}
+	}
+	if n := a.intake.used["peer"]; n != leastCharge {
+		t.Errorf("%d bytes are counted as waiting, want those of the good one", n)
+	}
+}
+
+func TestAnOutboxThatNobodyEmptiesIsDropped(t *testing.T) {
+	box := newMailbox[int]()
+	for i := range 10 {
+		if !box.put(i, 10) {
+			t.Fatalf("full at %d", i)
+		}
+	}
+	if box.put(10, 10) {
+		t.Error("more than the bound went in")
+	}
+	if got := box.take(); len(got) != 0 {
+		t.Errorf("%d messages of a broken sequence are left", len(got))
+	}
+}
