@@ -21,7 +21,7 @@ var recordFlag = flag.Bool("record", false, "record the contract from the real e
 
 func TestMain(m *testing.M) {
 	if emergetest.IsEmerge() {
-		os.Exit(emergetest.Main())
+		emergetest.Exit(emergetest.Main())
 	}
 	flag.Parse()
 	os.Exit(m.Run())

@@ -51,7 +51,9 @@ func DemoConfig(dir string) (Config, error) {
 type Repository struct{ Name, Path string }
 
 // WriteConfig writes etc/portage below dir for repositories of which the first
-// has the profile "default". It overwrites what it wrote before.
+// has the profile "default". It overwrites what it wrote before. The machine's
+// own ::gentoo is not among them: Portage knows it by default, so that an empty
+// repository takes its name.
 func WriteConfig(dir string, repos []Repository) error {
 	if len(repos) == 0 {
 		return errors.New("write Portage configuration: no repository")
@@ -60,9 +62,21 @@ func WriteConfig(dir string, repos []Repository) error {
 	if err := os.MkdirAll(filepath.Join(etc, "repos.conf"), 0o755); err != nil {
 		return fmt.Errorf("write Portage configuration: %w", err)
 	}
+	empty := filepath.Join(dir, "repos/gentoo")
+	for name, text := range map[string]string{
+		"profiles/repo_name": "gentoo\n", "profiles/eapi": "8\n", "metadata/layout.conf": "masters =\nthin-manifests = true\n",
+	} {
+		path := filepath.Join(empty, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("write Portage configuration: %w", err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write Portage configuration: %w", err)
+		}
+	}
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "[DEFAULT]\nmain-repo = %s\n", repos[0].Name)
-	for _, r := range repos {
+	for _, r := range append(repos, Repository{Name: "gentoo", Path: empty}) {
 		fmt.Fprintf(&conf, "\n[%s]\nlocation = %s\n", r.Name, r.Path)
 	}
 	arch, chost := machineArch()

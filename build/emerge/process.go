@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// termGrace is how long emerge has to end its phases after SIGTERM.
-	termGrace = 5 * time.Second
+	// termGrace is how long emerge has to end its phases after SIGTERM; it
+	// needs about one second.
+	termGrace = 2 * time.Second
 	// maxLog bounds what one build may write into its log.
 	maxLog = 64 << 20
 	// maxTail is how much of the end of the output is kept to tell why.
@@ -40,21 +41,43 @@ func run(ctx context.Context, dir string, env, args []string, out io.Writer) (us
 	// The death signal is tied to the thread that forks.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return usage{}, fmt.Errorf("start %s: %w", args[0], err)
+	}
+	defer r.Close()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Dir = env, dir
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = termGrace
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
 		return usage{}, fmt.Errorf("start %s: %w", args[0], err)
 	}
-	err := cmd.Wait()
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(out, r)
+		copied <- err
+	}()
+	err = cmd.Wait()
 	if kerr := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); kerr != nil && !errors.Is(kerr, syscall.ESRCH) {
 		err = errors.Join(err, fmt.Errorf("kill what %s left: %w", args[0], kerr))
 	}
 	if serr := Sweep(dir); serr != nil {
 		err = errors.Join(err, serr)
+	}
+	// Whoever held the output is gone; a process that hid from the sweep may
+	// not hold up the build.
+	if derr := r.SetReadDeadline(time.Now().Add(termGrace)); derr != nil {
+		err = errors.Join(err, derr)
+	}
+	if cerr := <-copied; cerr != nil && !errors.Is(cerr, os.ErrDeadlineExceeded) {
+		err = errors.Join(err, fmt.Errorf("read output of %s: %w", args[0], cerr))
 	}
 	u := usage{}
 	if st := cmd.ProcessState; st != nil {
@@ -62,9 +85,6 @@ func run(ctx context.Context, dir string, env, args []string, out io.Writer) (us
 		if r, ok := st.SysUsage().(*syscall.Rusage); ok {
 			u.peakMiB = int64(r.Maxrss) >> 10
 		}
-	}
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // emerge itself ended well; what held its output is gone now
 	}
 	return u, err
 }

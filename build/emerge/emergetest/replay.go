@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 //go:embed recorded
@@ -134,6 +135,10 @@ func ask(args []string, stdin []byte, env map[string]string, p places) (Ask, err
 // IsEmerge reports whether a program was started as emerge, by its name. A
 // test binary asks at its start, and calls Main if so.
 func IsEmerge() bool { return filepath.Base(os.Args[0]) == "emerge" }
+
+// Exit ends this process with Main's code, without the second that a program
+// built for the race detector waits in os.Exit.
+func Exit(code int) { syscall.Exit(code) }
 
 // Main is the emulated emerge (and, started with -c, the Python of it). It
 // returns the exit code. With a file record.json beside the program it records
