@@ -98,6 +98,8 @@ func (x *index) add(e *entry) {
 				x.names[d] = append(x.names[d], b.Key)
 			}
 		}
+	case Claim:
+		x.state(b.Key).claim = e
 	case Holdings:
 		x.addShard(e.rec.Key(), e.rec.Author(), b)
 	case Directive:

@@ -25,9 +25,16 @@ type Holder struct {
 // Holder returns the peer that has a job now. ok is false when the job is
 // free: never claimed, given back, or the lease and its grace are over.
 func (r *Replica) Holder(k build.Key, now Now) (h Holder, ok bool) {
-	// Somebody who compiles it counts even when another claim won, or when
-	// the winner gave back: work that is under way is not started twice.
-	if e := r.board.get(ClaimKey(k)); e != nil {
+	ks := r.idx.keys[k]
+	if ks == nil {
+		return r.compiler(k, now)
+	}
+	return r.holder(ks, now)
+}
+
+func (r *Replica) holder(ks *keyState, now Now) (h Holder, ok bool) {
+	k := ks.key
+	if e := ks.claim; e != nil {
 		c := e.body.(Claim)
 		if c.State != ClaimReturned && c.Stamp >= r.resetAt(k) {
 			if left := r.leaseLeft(c.Peer, hlc.Time(e.rec.Stamp()), e.seen, k, now); left > 0 {
@@ -35,6 +42,13 @@ func (r *Replica) Holder(k build.Key, now Now) (h Holder, ok bool) {
 			}
 		}
 	}
+	return r.compiler(k, now)
+}
+
+// compiler returns who compiles a job by their own word. It counts even when
+// another claim won, or when the winner gave back: work that is under way is
+// not started twice.
+func (r *Replica) compiler(k build.Key, now Now) (h Holder, ok bool) {
 	if r.compiling[k] == 0 {
 		return h, false
 	}

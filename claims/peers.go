@@ -58,8 +58,11 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		r.peers[o.Author()] = p
 	}
 	p.ahead = stamp.Millis() - now.Wall
+	refused := p.refuse
 	p.refuse = p.ahead > hlc.MaxAheadMillis
-	r.judgeClock()
+	if refused || p.refuse || r.clockBehind != 0 {
+		r.judgeClock()
+	}
 	if p.refuse {
 		// Kept for the count of clocks, not for its word.
 		r.setBeat(p, Beat{Nick: beat.Nick, PeriodMS: beat.PeriodMS, Instance: beat.Instance}, o, now)
@@ -97,6 +100,10 @@ func (r *Replica) setBeat(p *peerState, b Beat, o wire.Opened, now Now) {
 		}
 	}
 	p.beat, p.rec, p.heard = b, o, now.Boot
+	if !p.wasLive || p.refuse || b.Leaving {
+		r.judgeAt = now.Boot
+	}
+	r.judgeAt = min(r.judgeAt, p.heard+p.lease()+1)
 }
 
 // ownBeat notices a second process with this identity: its Beats are newer

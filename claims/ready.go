@@ -37,6 +37,8 @@ type keyState struct {
 	work   int64
 	rank   int64
 
+	claim *entry // on the board, or nil
+
 	avail   bool // a live peer holds its artifact
 	away    bool // built; its holders are expected back
 	failed  bool // blocked by its own failures
@@ -169,13 +171,7 @@ func (x *index) addBlocked(ks *keyState, n int) {
 // are open and how urgent, which keys are away or failed.
 func (r *Replica) settle(now Now) {
 	x := r.idx
-	changed := false
-	for id, p := range r.peers {
-		if live := r.live(id, now); live != p.wasLive {
-			p.wasLive, changed = live, true
-			x.touchPeer(id)
-		}
-	}
+	changed := now.Boot >= r.judgeAt && r.judgeLeases(now)
 	if changed {
 		r.emit(Changed{})
 	}
@@ -203,6 +199,23 @@ func (r *Replica) settle(now Now) {
 	if x.unsorted {
 		x.resort()
 	}
+}
+
+// judgeLeases notes who is live now, reports whether that changed, and sets
+// when the next lease may end: a step looks at no peer before that.
+func (r *Replica) judgeLeases(now Now) (changed bool) {
+	r.judgeAt = now.Boot + IdleBeatMillis
+	for id, p := range r.peers {
+		live := r.live(id, now)
+		if live != p.wasLive {
+			p.wasLive, changed = live, true
+			r.idx.touchPeer(id)
+		}
+		if live && id != r.self {
+			r.judgeAt = min(r.judgeAt, p.heard+p.lease()+1)
+		}
+	}
+	return changed
 }
 
 // refresh derives one key's availability and failures anew.
@@ -324,7 +337,7 @@ func (r *Replica) Ready(out []Candidate, limit int, now Now) []Candidate {
 		if limit <= 0 {
 			break
 		}
-		if _, held := r.Holder(ks.key, now); held {
+		if _, held := r.holder(ks, now); held {
 			continue
 		}
 		limit--

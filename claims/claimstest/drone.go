@@ -125,7 +125,7 @@ func (d *drone) choose() (build.Key, bool) {
 	n, w := d.n, d.n.w
 	r, now := n.rep, n.now()
 	if w.LazyBeats {
-		if d.ready = r.Ready(d.ready[:0], 1, now); len(d.ready) == 0 {
+		if w.nothingFree() {
 			d.memory.Note(nil, nil, now.Boot)
 			clear(d.waiting)
 			return "", false // with nothing free there is nothing to look up
@@ -197,6 +197,7 @@ func (d *drone) start(k build.Key, work int64) {
 	r := &Run{spec: w.specs[k], claimed: w.now, est: work * 1000 * int64(d.slots) / d.speed}
 	d.running[k] = r
 	clear(d.waiting)
+	r.spec.held = true
 	w.Stats.Claims++
 	w.Trace.add(w.now, n, "claim", r.spec.Name, "")
 	fetch := int64(0)
@@ -361,6 +362,7 @@ func (d *drone) stop(k build.Key, reason string) {
 	if r.began > 0 {
 		w.Stats.Stops++
 	}
+	w.release(d.n, r)
 	w.waste(d, r)
 	d.n.later(0, func() { d.kick(0) })
 }
@@ -392,6 +394,7 @@ func (d *drone) crash() {
 	for _, k := range slices.Sorted(maps.Keys(d.running)) {
 		r := d.running[k]
 		d.n.w.Stats.Lost += d.cost(r)
+		d.n.w.release(d.n, r)
 	}
 	clear(d.running)
 	clear(d.waiting)
@@ -428,6 +431,16 @@ func (d *drone) cost(r *Run) int64 {
 
 func (w *World) waste(d *drone, r *Run) { w.Stats.Wasted += d.cost(r) }
 
+// release notes that a drone no longer holds a job.
+func (w *World) release(n *Node, r *Run) {
+	for _, o := range w.Nodes {
+		if o != n && o.drone.running[r.spec.Job.Key] != nil {
+			return
+		}
+	}
+	r.spec.held = false
+}
+
 // compiles notes that a build began to compile.
 func (w *World) compiles(n *Node, r *Run) {
 	w.Stats.Compiles++
@@ -462,6 +475,12 @@ func (w *World) built(n *Node, r *Run, took int64, class build.Class) {
 	}
 	w.Stats.Useful += cost
 	w.done[k] = w.now
+	delete(w.open, r.spec)
+	for _, u := range r.spec.users {
+		if u.missing--; u.missing == 0 {
+			w.open[u] = true
+		}
+	}
 	w.Stats.Makespan = w.now
 }
 

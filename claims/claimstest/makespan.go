@@ -28,6 +28,7 @@ type Result struct {
 const (
 	faultAt       = 0.4 // of the bound
 	partitionFor  = 30 * 60_000
+	disturbedFor  = claims.AwayMillis + 5*60_000
 	makespanRound = 20_000 // when the round is posted, ms
 )
 
@@ -62,6 +63,7 @@ func Makespan(c Cell, seed uint64) (Result, error) {
 	case "partition":
 		w.At(at, func() { w.split(true) })
 		w.At(at+partitionFor, func() { w.split(false) })
+		w.At(at+partitionFor+disturbedFor, func() { w.net.disturbed = false })
 	}
 	w.RunUntil(makespanRound+int64(bound*1000*10), w.Done)
 	if !w.Done() {
@@ -75,7 +77,7 @@ func Makespan(c Cell, seed uint64) (Result, error) {
 }
 
 func cellOptions(c Cell) Options {
-	o := Options{Unpack: true, Progress: claims.BeatMillis / 2, CopyDelay: 4000, LazyBeats: c.Drones > 20, NoLearning: true}
+	o := Options{Unpack: true, Progress: claims.BeatMillis, CopyDelay: 4000, LazyBeats: c.Drones > 4, NoLearning: true}
 	o.Net = NetOptions{MinDelay: 1, MaxDelay: 5, Loss: 10, Miss: 1, Degree: 6, RepairDelay: 1000}
 	if c.WAN {
 		o.Net.MinDelay, o.Net.MaxDelay = 50, 200
@@ -119,6 +121,8 @@ func (w *World) kill(tasks []Task, cores []float64) float64 {
 			left[i].Work, left[i].Serial = 0, 0
 		}
 	}
+	w.net.disturbed = true // until artifacts that died are built again
+	w.At(w.now+disturbedFor, func() { w.net.disturbed = false })
 	for i, node := range w.Nodes {
 		if dead[i] {
 			node.Crash("killed")
@@ -129,6 +133,7 @@ func (w *World) kill(tasks []Task, cores []float64) float64 {
 
 // split cuts the sites apart, or mends it.
 func (w *World) split(cut bool) {
+	w.net.disturbed = true
 	for _, a := range w.Nodes {
 		for _, b := range w.Nodes {
 			switch {

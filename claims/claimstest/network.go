@@ -30,7 +30,10 @@ type network struct {
 	linked [][]bool // both think they are connected
 	lastTo [][]int64
 	mesh   [][]int
-	latest [][]beatAt // with LazyBeats: per sender, newest last
+	// disturbed says that some cannot hear others, or that machines died:
+	// for a while drones see different boards.
+	disturbed bool
+	latest    [][]beatAt // with LazyBeats: per sender, newest last
 
 	dist []int64 // scratch of flood
 	left []int
@@ -106,7 +109,17 @@ func (t *network) publish(from *Node, o opened) {
 		t.w.Stats.Records++
 	}
 	if t.mesh != nil {
-		t.flood(from, func(to *Node, at int64) { t.deliver(from, to, at, o) })
+		reached, last := 0, t.w.now
+		t.flood(from, func(to *Node, at int64) {
+			t.deliver(from, to, at, o)
+			reached, last = reached+1, max(last, at)
+		})
+		if c, ok := o.body.(claims.Claim); ok {
+			if reached < len(t.w.Nodes)-1 {
+				last = t.w.now + heldLong
+			}
+			t.w.specs[c.Key].heard = last + 1
+		}
 		return
 	}
 	for _, to := range t.w.Nodes {

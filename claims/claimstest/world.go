@@ -11,15 +11,23 @@ import (
 	"github.com/build-swarm/swarm/claims/wire"
 )
 
+// heldLong is after how long everybody has surely heard of a claim that gossip
+// did not bring to all: two periods of anti-entropy, in ms.
+const heldLong = 60_000
+
 // epochWall is the wall time at virtual time 0, in milliseconds since 1970.
 const epochWall = 1_800_000_000_000
 
 // Spec is one job with what it really costs, which no drone knows before.
 type Spec struct {
-	Job    build.Job
-	Name   string
-	Work   int64 // core-milliseconds that scale with the cores
-	Serial int64 // milliseconds that do not
+	Job     build.Job
+	Name    string
+	Work    int64 // core-milliseconds that scale with the cores
+	Serial  int64 // milliseconds that do not
+	users   []*Spec
+	missing int   // jobs before it that nobody has built
+	held    bool  // by some drone
+	heard   int64 // when all have heard of its newest claim
 	// Class is what its builds come to; "" = good.
 	Class build.Class
 }
@@ -77,6 +85,7 @@ type World struct {
 	order  []build.Key
 	plan   *build.Plan
 	done   map[build.Key]int64 // first good outcome, virtual ms
+	open   map[*Spec]bool      // not built, and waiting for nothing
 	bodies map[*byte]opened    // by a record's raw bytes, which all peers share
 
 	Options
@@ -114,7 +123,7 @@ type opened struct {
 func NewWorld(seed uint64, opt Options, specs []Spec) *World {
 	w := &World{
 		rng: rand.New(rand.NewPCG(seed, 0x5eed)), byID: map[string]*Node{}, specs: map[build.Key]*Spec{},
-		done: map[build.Key]int64{}, bodies: map[*byte]opened{}, Options: opt, plan: &build.Plan{Target: "t"},
+		done: map[build.Key]int64{}, bodies: map[*byte]opened{}, open: map[*Spec]bool{}, Options: opt, plan: &build.Plan{Target: "t"},
 	}
 	w.net = newNetwork(w, opt.Net)
 	for i := range specs {
@@ -122,6 +131,13 @@ func NewWorld(seed uint64, opt Options, specs []Spec) *World {
 		w.specs[s.Job.Key] = s
 		w.order = append(w.order, s.Job.Key)
 		w.plan.Jobs = append(w.plan.Jobs, s.Job)
+		for _, k := range s.Job.Before() {
+			w.specs[k].users = append(w.specs[k].users, s)
+			s.missing++
+		}
+		if s.missing == 0 {
+			w.open[s] = true
+		}
 	}
 	return w
 }
@@ -154,6 +170,22 @@ func (w *World) name(k build.Key) string {
 		return s.Name
 	}
 	return k.Short()
+}
+
+// nothingFree says that no drone can find anything to claim, in whatever view:
+// each job is built, or waits for one that is not, or is held by a drone whose
+// claim has reached everybody. It knows more than a drone does, so it
+// only ever saves a drone from looking in vain.
+func (w *World) nothingFree() bool {
+	if w.net.disturbed {
+		return false
+	}
+	for s := range w.open {
+		if !s.held || w.now < s.heard {
+			return false
+		}
+	}
+	return true
 }
 
 // keyOf returns the key of a job by its name.
@@ -195,7 +227,7 @@ func (w *World) know(o wire.Opened) opened {
 		return opened{rec: o}
 	}
 	k := opened{o, body}
-	if o.Type() != claims.TypeBeat || w.net.mesh == nil {
+	if o.Type() != claims.TypeBeat || w.net.mesh == nil || w.now < makespanRound {
 		w.bodies[raw] = k
 	}
 	return k
