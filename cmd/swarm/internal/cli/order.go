@@ -5,8 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/build-swarm/swarm/build/plan"
-	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
@@ -49,7 +48,7 @@ func whyCmd(e *env) *cli.Command {
 	}
 }
 
-func showWhy(o render.Out, w plan.Why) {
+func showWhy(o render.Out, w view.Why) {
 	o.Printf("%s: %s\n", o.Styled(render.Strong, render.Clean(w.CPV)), render.Clean(w.Sentence))
 	for _, x := range w.WaitsFor {
 		o.Printf("  waits for %s (%s)%s\n", render.Clean(x.CPV), x.State, about(x.LeftMS))
@@ -75,7 +74,7 @@ func showWhy(o render.Out, w plan.Why) {
 	}
 }
 
-func showWhyDrone(o render.Out, w plan.DroneWhy) {
+func showWhyDrone(o render.Out, w view.DroneWhy) {
 	o.Printf("%s: %s\n", o.Styled(render.Strong, render.Clean(w.Nick)), render.Clean(w.Sentence))
 	for i, j := range w.Jobs {
 		if i == 10 {
@@ -97,7 +96,7 @@ func about(ms int64) string {
 type orderWords struct {
 	name, use, args string
 	low, high       int // arguments
-	verbs           []claims.Verb
+	verbs           []string
 	off             bool
 	done            string // with the name of what it is about
 }
@@ -106,13 +105,13 @@ type orderWords struct {
 func orderCmds(e *env) []*cli.Command {
 	var out []*cli.Command
 	for _, w := range []orderWords{
-		{"unblock", "forget the failures of a job, or of all", "JOB|all", 1, 1, []claims.Verb{claims.VerbUnblock}, false, "forgot the failures of %s"},
-		{"bump", "put a job or a round first", "JOB|ROUND", 1, 1, []claims.Verb{claims.VerbBump}, false, "%s goes first now"},
-		{"pause", "let a drone, or all, take no new jobs", "[PEER]", 0, 1, []claims.Verb{claims.VerbPause}, false, "%s takes no new jobs; swarm resume lifts it"},
-		{"drain", "let a drone finish what it builds and take no more", "[PEER]", 0, 1, []claims.Verb{claims.VerbDrain}, false, "%s finishes what it builds and takes no more; swarm resume lifts it"},
-		{"resume", "lift pause and drain", "[PEER]", 0, 1, []claims.Verb{claims.VerbPause, claims.VerbDrain}, true, "%s takes jobs again"},
-		{"balance", "give back what is claimed and not begun, and plan anew", "", 0, 0, []claims.Verb{claims.VerbBalance}, false, "%s gives back what is not begun"},
-		{"reset", "forget the claims, failures and rounds of a target; what is built stays", "TARGET", 1, 1, []claims.Verb{claims.VerbReset}, false, "%s starts afresh; what is built stays"},
+		{"unblock", "forget the failures of a job, or of all", "JOB|all", 1, 1, []string{"unblock"}, false, "forgot the failures of %s"},
+		{"bump", "put a job or a round first", "JOB|ROUND", 1, 1, []string{"bump"}, false, "%s goes first now"},
+		{"pause", "let a drone, or all, take no new jobs", "[PEER]", 0, 1, []string{"pause"}, false, "%s takes no new jobs; swarm resume lifts it"},
+		{"drain", "let a drone finish what it builds and take no more", "[PEER]", 0, 1, []string{"drain"}, false, "%s finishes what it builds and takes no more; swarm resume lifts it"},
+		{"resume", "lift pause and drain", "[PEER]", 0, 1, []string{"pause", "drain"}, true, "%s takes jobs again"},
+		{"balance", "give back what is claimed and not begun, and plan anew", "", 0, 0, []string{"balance"}, false, "%s gives back what is not begun"},
+		{"reset", "forget the claims, failures and rounds of a target; what is built stays", "TARGET", 1, 1, []string{"reset"}, false, "%s starts afresh; what is built stays"},
 	} {
 		flags := clientFlags(jsonFlag())
 		out = append(out, &cli.Command{

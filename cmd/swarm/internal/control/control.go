@@ -13,7 +13,6 @@ import (
 	"io"
 
 	"github.com/build-swarm/swarm/build"
-	"github.com/build-swarm/swarm/build/plan"
 	"github.com/build-swarm/swarm/build/view"
 )
 
@@ -88,8 +87,8 @@ type Daemon interface {
 	// build has ended.
 	Log(ctx context.Context, w io.Writer, job string, follow bool) error
 	// Why explains a job, WhyDrone a drone; each named as people name it.
-	Why(ctx context.Context, job string) (plan.Why, error)
-	WhyDrone(ctx context.Context, peer string) (plan.DroneWhy, error)
+	Why(ctx context.Context, job string) (view.Why, error)
+	WhyDrone(ctx context.Context, peer string) (view.DroneWhy, error)
 	Order(ctx context.Context, o Order) (OrderReply, error)
 	// Board returns every record's encoded bytes, sorted by key.
 	Board(ctx context.Context) ([][]byte, error)

@@ -6,26 +6,26 @@ import (
 	"strings"
 
 	"github.com/build-swarm/swarm/build"
-	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 )
 
 // Why explains a job.
-func (d *Daemon) Why(ctx context.Context, job string) (w plan.Why, err error) {
+func (d *Daemon) Why(ctx context.Context, job string) (w view.Why, err error) {
 	f, err := d.find(ctx, job)
 	if err != nil {
 		return w, err
 	}
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-		w, _ = plan.Explain(r, f.key, now)
+		w, _ = view.Explain(r, f.key, now)
 		return nil
 	})
 	return w, err
 }
 
 // WhyDrone explains what a drone does, or why it does nothing.
-func (d *Daemon) WhyDrone(ctx context.Context, peer string) (w plan.DroneWhy, err error) {
+func (d *Daemon) WhyDrone(ctx context.Context, peer string) (w view.DroneWhy, err error) {
 	var unknown error
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		id, err := peerNamed(r, peer, now)
@@ -33,7 +33,7 @@ func (d *Daemon) WhyDrone(ctx context.Context, peer string) (w plan.DroneWhy, er
 			unknown = err
 			return nil
 		}
-		w, _ = plan.ExplainDrone(r, id, now)
+		w, _ = view.ExplainDrone(r, id, now)
 		return nil
 	})
 	if err == nil {
@@ -47,10 +47,10 @@ func (d *Daemon) Order(ctx context.Context, o control.Order) (control.OrderReply
 	var reply control.OrderReply
 	var refused error
 	var key build.Key
-	if o.Verb == claims.VerbUnblock && o.Scope != control.All || o.Verb == claims.VerbBump {
+	if claims.Verb(o.Verb) == claims.VerbUnblock && o.Scope != control.All || claims.Verb(o.Verb) == claims.VerbBump {
 		if f, err := d.find(ctx, o.Scope); err == nil {
 			key = f.key
-		} else if o.Verb == claims.VerbUnblock {
+		} else if claims.Verb(o.Verb) == claims.VerbUnblock {
 			return reply, err
 		}
 	}
@@ -61,7 +61,7 @@ func (d *Daemon) Order(ctx context.Context, o control.Order) (control.OrderReply
 			return nil
 		}
 		reply = control.OrderReply{Schema: 1, Verb: o.Verb, Scope: scope, Name: named, Off: o.Off}
-		return []claims.Event{claims.Post{Body: claims.Directive{Verb: o.Verb, Scope: scope, Off: o.Off, Reason: build.OneLine(o.Reason, 200)}}}
+		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.Verb(o.Verb), Scope: scope, Off: o.Off, Reason: build.OneLine(o.Reason, 200)}}}
 	})
 	if err == nil {
 		err = refused
@@ -72,9 +72,9 @@ func (d *Daemon) Order(ctx context.Context, o control.Order) (control.OrderReply
 // scopeOf finds what a directive is about: the board's name of it, and the
 // name for people.
 func scopeOf(r *claims.Replica, o control.Order, key build.Key, now claims.Now) (scope, name string, err error) {
-	switch o.Verb {
+	switch claims.Verb(o.Verb) {
 	case claims.VerbUnblock, claims.VerbBump:
-		if o.Verb == claims.VerbUnblock && o.Scope == control.All {
+		if claims.Verb(o.Verb) == claims.VerbUnblock && o.Scope == control.All {
 			return control.All, "every job", nil
 		}
 		if key != "" {
@@ -100,7 +100,7 @@ func scopeOf(r *claims.Replica, o control.Order, key build.Key, now claims.Now) 
 	case claims.VerbBalance:
 		return control.All, "every drone", nil
 	}
-	return "", "", &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("nothing is done by %q", build.OneLine(string(o.Verb), 40))}
+	return "", "", &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("nothing is done by %q", build.OneLine(o.Verb, 40))}
 }
 
 // peerNamed finds a peer by its nickname, its ID, or the end of it.

@@ -1,4 +1,4 @@
-package plan
+package view
 
 import (
 	"bytes"
@@ -40,6 +40,19 @@ func tell(me, r *claims.Replica, now claims.Now, ev claims.Event) {
 	}
 }
 
+func job(name string, work int64, needs ...*build.Job) *build.Job {
+	pre := []build.Facet{{Name: "n", Value: name}}
+	k, err := build.KeyOf(pre)
+	if err != nil {
+		panic(err) // facets of one name
+	}
+	j := &build.Job{Key: k, Builder: build.BuilderSample, CoreMillis: work, Preimage: pre, Slot: "0", CPV: build.CPV{Category: "c", Name: name, Version: "1"}}
+	for _, n := range needs {
+		j.Needs = append(j.Needs, build.Edge{Key: n.Key, Kind: build.Buildtime})
+	}
+	return j
+}
+
 func TestWhyNamesEveryDronesReasonAndTheNextEvent(t *testing.T) {
 	now := claims.Now{Wall: wall, Boot: 20_000}
 	able := claims.Beat{Nick: "fast", Slots: 1, Speed: 4000, Accepting: true, Steady: true, Builders: []build.Builder{build.BuilderSample}}
@@ -52,7 +65,6 @@ func TestWhyNamesEveryDronesReasonAndTheNextEvent(t *testing.T) {
 	lib := *job("lib", 60_000)
 	app := *job("app", 60_000, &lib)
 	lib.CPV.Category, app.CPV.Category = "dev-libs", "app-misc"
-	lib.Slot, app.Slot = "0", "0"
 	me.Step(now, claims.Post{Body: claims.NewRound(build.Round{ID: "r", Target: "t", Priority: build.Normal, State: build.RoundOpen, Counter: 1,
 		Created: uint64(hlc.New(wall)), Plan: &build.Plan{Target: "t", Jobs: []build.Job{lib, app}}})})
 	w, ok := Explain(me, lib.Key, now)

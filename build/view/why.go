@@ -1,4 +1,4 @@
-package plan
+package view
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan"
 	"github.com/build-swarm/swarm/claims"
 )
 
@@ -63,7 +64,7 @@ func Explain(r *claims.Replica, k build.Key, now claims.Now) (w Why, ok bool) {
 			WaitsFor: []Wait{}, Drones: []DroneWord{}}, true
 	}
 	peers := r.Peers(now)
-	forecast := Forecast(infos, peers)
+	forecast := plan.Forecast(infos, peers)
 	info := &infos[at]
 	w = Why{Schema: 1, Key: k, CPV: info.Job.CPV.String(), State: string(info.State), WaitsFor: []Wait{}, Drones: []DroneWord{}, HoldsUp: holdsUp(infos, k)}
 	byKey := make(map[build.Key]*claims.JobInfo, len(infos))
@@ -96,7 +97,7 @@ func holdsUp(infos []claims.JobInfo, k build.Key) int {
 }
 
 // word is one drone's reason, the strongest first.
-func word(r *claims.Replica, p *claims.Peer, info *claims.JobInfo, forecast map[build.Key]Assignment, now claims.Now) DroneWord {
+func word(r *claims.Replica, p *claims.Peer, info *claims.JobInfo, forecast map[build.Key]plan.Assignment, now claims.Now) DroneWord {
 	k := info.Job.Key
 	d := DroneWord{Peer: p.ID, Nick: r.Name(p.ID)}
 	no := func(format string, args ...any) DroneWord {
@@ -132,18 +133,11 @@ func word(r *claims.Replica, p *claims.Peer, info *claims.JobInfo, forecast map[
 	case planned && a.Peer == p.ID:
 		return no("the plan gives it to this drone now")
 	case len(p.Beat.Jobs) >= p.Beat.Slots && p.Beat.Slots > 0:
-		return no("it is busy with %s for about %s", nameOf(r, p.Beat.Jobs[0].Key), span(remaining(&p.Beat.Jobs[0])))
+		return no("it is busy with %s for about %s", nameOf(r, p.Beat.Jobs[0].Key), span(p.Beat.Jobs[0].LeftMS))
 	case planned:
 		return no("%s finishes it earlier", r.Name(a.Peer))
 	}
 	return no("it could take it")
-}
-
-func nameOf(r *claims.Replica, k build.Key) string {
-	if j := r.Job(k); j != nil {
-		return j.CPV.String()
-	}
-	return k.Short()
 }
 
 func span(ms int64) string {
@@ -151,7 +145,7 @@ func span(ms int64) string {
 }
 
 // say finds the sentence, the next event and what a person could do.
-func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*claims.JobInfo, forecast map[build.Key]Assignment) {
+func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*claims.JobInfo, forecast map[build.Key]plan.Assignment) {
 	switch info.State {
 	case claims.JobSafe, claims.JobAvailable:
 		w.Sentence = fmt.Sprintf("it is built, by %s, and on %d peers", r.Name(info.Good.Peer), info.Copies)
@@ -181,7 +175,7 @@ func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*
 	}
 }
 
-func (w *Why) waiting(forecast map[build.Key]Assignment) {
+func (w *Why) waiting(forecast map[build.Key]plan.Assignment) {
 	names := make([]string, 0, len(w.WaitsFor))
 	var last Wait
 	for _, x := range w.WaitsFor {
@@ -226,7 +220,7 @@ func ExplainDrone(r *claims.Replica, peer string, now claims.Now) (w DroneWhy, o
 	p := &peers[at]
 	w = DroneWhy{Schema: 1, Peer: peer, Nick: r.Name(peer), Jobs: []Wait{}}
 	infos := r.Survey(now)
-	forecast := Forecast(infos, peers)
+	forecast := plan.Forecast(infos, peers)
 	ready, could := 0, 0
 	for i := range infos {
 		a, planned := forecast[infos[i].Job.Key]
