@@ -286,6 +286,9 @@ func (p *Portage) ask(ctx context.Context, env []string, request any, into inter
 		return fmt.Errorf("read the planner's answer: schema %d, want %d", head.Schema, schema)
 	}
 	if !head.OK {
+		if said := complaint(stderr.String()); head.Kind == "portage" && said != "" {
+			head.Error += " (" + said + ")"
+		}
 		return plannerError(head)
 	}
 	return nil
@@ -303,6 +306,17 @@ func plannerError(r *reply) error {
 		return fmt.Errorf("%w: %s", ErrResolve, text)
 	}
 	return fmt.Errorf("%w: %s", ErrUnusable, text)
+}
+
+// complaint is the last line that Portage itself marks as an error.
+func complaint(stderr string) string {
+	said := ""
+	for l := range strings.Lines(stderr) {
+		if t, ok := strings.CutPrefix(string(stripANSI([]byte(l))), "!!! "); ok {
+			said = t
+		}
+	}
+	return build.OneLine(said, 200)
 }
 
 func lastLine(s string) string {
