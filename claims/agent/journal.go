@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -81,8 +83,14 @@ func (j *Journal) Load() (recs []wire.Opened, bad int, err error) {
 	return recs, bad, nil
 }
 
-// Write puts and drops records in one transaction, on disk when it returns.
+// Write drops and then puts records in one transaction, on disk when it
+// returns. Of several with one key the last is kept.
 func (j *Journal) Write(put []wire.Opened, drop []string) error {
+	// A page of the tree is split only when the transaction ends, so that each
+	// key put before others moves them all: sorted, a joiner's journal takes a
+	// third of the time.
+	put = slices.Clone(put)
+	slices.SortStableFunc(put, func(a, b wire.Opened) int { return strings.Compare(a.Key(), b.Key()) })
 	err := j.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(recordsBucket)
 		for _, k := range drop {
