@@ -119,8 +119,6 @@ func TestEnvironmentIsNotTheCallers(t *testing.T) {
 }
 
 func TestDetectSaysWhyNot(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "emerge")
 	for name, c := range map[string]struct {
 		text string
 		want error
@@ -131,6 +129,7 @@ func TestDetectSaysWhyNot(t *testing.T) {
 		"without output": {"#!/bin/sh\n", ErrUnusable},
 	} {
 		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "emerge")
 			if c.text != "" {
 				if err := os.WriteFile(file, []byte(c.text), 0o755); err != nil {
 					t.Fatal(err)
