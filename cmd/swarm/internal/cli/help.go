@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
 
 // The help texts are made here and handed to urfave/cli as templates without
@@ -76,7 +78,7 @@ func commandHelp(cmd *cli.Command, full string) string {
 	b.WriteString("\n")
 	if cmd.Description != "" {
 		b.WriteString("\n")
-		for _, l := range wrap(cmd.Description, helpWidth) {
+		for _, l := range render.Wrap(cmd.Description, helpWidth) {
 			b.WriteString(l + "\n")
 		}
 	}
@@ -141,7 +143,7 @@ func describe(f cli.DocGenerationFlag) (name, text string) {
 
 // columns writes a name and its text, wrapped, beside it or below it.
 func columns(b *strings.Builder, name, text string) {
-	lines := wrap(text, helpWidth-helpIndent)
+	lines := render.Wrap(text, helpWidth-helpIndent)
 	head := "  " + name
 	if utf8.RuneCountInString(head)+2 > helpIndent {
 		b.WriteString(head + "\n")
@@ -151,22 +153,4 @@ func columns(b *strings.Builder, name, text string) {
 		fmt.Fprintf(b, "%-*s%s\n", helpIndent, head, l)
 		head = ""
 	}
-}
-
-// wrap breaks text into lines of at most n columns, where words allow.
-func wrap(text string, n int) []string {
-	var out []string
-	line := ""
-	for _, w := range strings.Fields(text) {
-		switch {
-		case line == "":
-			line = w
-		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(w) <= n:
-			line += " " + w
-		default:
-			out = append(out, line)
-			line = w
-		}
-	}
-	return append(out, line)
 }

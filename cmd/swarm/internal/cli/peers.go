@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -299,23 +298,20 @@ func peersCmd(e *env) *cli.Command {
 func showPeers(o render.Out, peers []control.Peer) {
 	t := o.NewTable("PEER", "STATE", "VIA", "RTT", "CORES", "BLOBS", "KEPT", "HEARD", "ID")
 	for _, p := range peers {
-		via, rtt, heard := p.Via, "-", "-"
+		via, rtt := p.Via, "-"
 		if p.Self {
 			via = "self"
 		} else if via == "" {
 			via = "-"
 		}
-		if p.RTTMicros > 0 {
+		if p.Connected && p.RTTMicros > 0 {
 			rtt = fmt.Sprintf("%.1fms", float64(p.RTTMicros)/1000)
-		}
-		if p.State != "unreached" {
-			heard = render.Duration(time.Duration(p.AgeMS) * time.Millisecond)
 		}
 		id := p.ID
 		if o.TTY {
 			id = shortID(id)
 		}
-		t.Row(nickOr(p.Nick), stateCell(p.State), via, rtt, p.Cores, p.Blobs, render.Bytes(p.UsedB), heard, id)
+		t.Row(nickOr(p.Nick), stateCell(p.State), via, rtt, p.Cores, p.Blobs, render.Bytes(p.UsedB), heard(p.Peer), id)
 	}
 	t.Flush()
 	if !o.TTY {
@@ -323,7 +319,7 @@ func showPeers(o render.Out, peers []control.Peer) {
 	}
 	for _, p := range peers {
 		if p.Problem != "" {
-			o.Printf("%s %s: %s\n", o.Styled(render.Warn, "warning:"), shortID(p.ID), render.Clean(p.Problem))
+			o.Labeled(render.Warn, "warning:", shortID(p.ID)+": "+p.Problem)
 		}
 	}
 }

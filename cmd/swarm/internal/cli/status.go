@@ -60,7 +60,7 @@ func showStatus(o render.Out, s view.Snapshot) {
 	case view.Blocked:
 		style = render.Bad
 	}
-	o.Printf("%s: %s\n", o.Styled(style, strings.ToUpper(string(s.Verdict))), render.Clean(s.Sentence))
+	o.Labeled(style, strings.ToUpper(string(s.Verdict))+":", s.Sentence)
 	for _, r := range s.Rounds {
 		if r.State == "open" {
 			showRound(o, r)
@@ -73,7 +73,7 @@ func showStatus(o render.Out, s view.Snapshot) {
 		if p.Self {
 			name += " *"
 		}
-		t.Row(name, stateCell(p.State), p.Cores, render.Duration(time.Duration(p.AgeMS)*time.Millisecond), doing(p))
+		t.Row(name, stateCell(p.State), p.Cores, heard(p), doing(p))
 	}
 	t.Flush()
 	o.Printf("\ncopies: %s\n", copies(s.Blobs))
@@ -81,7 +81,7 @@ func showStatus(o render.Out, s view.Snapshot) {
 		o.Printf("release: %s/%s version %d of %s\n", r.Target, r.Channel, r.Version, time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339))
 	}
 	for _, w := range s.Warnings {
-		o.Printf("%s %s\n", o.Styled(render.Warn, "warning:"), render.Clean(w))
+		o.Labeled(render.Warn, "warning:", w)
 	}
 	o.Printf("\nNEXT ACTION: %s\n", o.Styled(render.Strong, s.Next))
 }
@@ -103,8 +103,25 @@ func showRound(o render.Out, r view.Round) {
 	o.Printf("round %s (%s, %s): needed %d, building %d, done %d%s%s\n", r.ID, render.Clean(r.Command), r.Priority, r.Jobs, r.Building, r.Done, more, left)
 }
 
+// heard is how long ago a peer was heard of; nobody hears himself.
+func heard(p view.Peer) string {
+	if p.Self || p.State == "unreached" {
+		return "-"
+	}
+	return render.Duration(time.Duration(p.AgeMS) * time.Millisecond)
+}
+
 func doing(p view.Peer) string {
 	var parts []string
+	if p.State == "away" || p.State == "gone" { // what it did when it was heard of
+		for _, b := range p.Doing {
+			parts = append(parts, b.CPV)
+		}
+		if len(parts) == 0 {
+			return ""
+		}
+		return "was building " + strings.Join(parts, ", ")
+	}
 	for _, b := range p.Doing {
 		part := b.CPV + " (" + b.Phase + " " + render.Duration(time.Duration(b.InvestedMS)*time.Millisecond)
 		if b.LeftMS > 0 {
@@ -195,7 +212,7 @@ func logsCmd(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return control.NewClient(c.String("socket")).Log(c.Context, render.CleanWriter{W: e.out.W}, args[0], c.Bool("follow"))
+			return control.NewClient(c.String("socket")).Log(c.Context, render.NewCleanWriter(e.out.W), args[0], c.Bool("follow"))
 		},
 	}
 }

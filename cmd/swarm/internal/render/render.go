@@ -157,7 +157,10 @@ func (t *Table) line(r []cell, width []int, all Style) {
 		if i < len(width) && i < len(r)-1 {
 			w = width[i]
 		}
-		text := Fit(c.text, max(left, 4))
+		text := c.text
+		if t.out.Width > 0 {
+			text = Fit(text, max(left, 1))
+		}
 		pad := max(0, w-utf8.RuneCountInString(text))
 		style := c.style
 		if all != Plain {
@@ -182,6 +185,49 @@ func Fit(s string, n int) string {
 	return string(rs[:n-1]) + "~"
 }
 
+// Wrap breaks text into lines of at most n columns, between words where that is
+// possible.
+func Wrap(s string, n int) []string {
+	var out []string
+	line := ""
+	for _, w := range strings.Fields(s) {
+		for n > 0 && utf8.RuneCountInString(w) > n { // longer than a line by itself
+			if line != "" {
+				out, line = append(out, line), ""
+			}
+			rs := []rune(w)
+			out, w = append(out, string(rs[:n])), string(rs[n:])
+		}
+		switch {
+		case line == "":
+			line = w
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(w) <= n:
+			line += " " + w
+		default:
+			out, line = append(out, line), w
+		}
+	}
+	return append(out, line)
+}
+
+// Labeled writes a line that begins with a styled word. On a terminal a long
+// one is broken, and stands behind the word.
+func (o Out) Labeled(s Style, label, text string) {
+	text = Clean(text)
+	if !o.TTY {
+		o.Printf("%s %s\n", label, text)
+		return
+	}
+	indent := utf8.RuneCountInString(label) + 1
+	for i, l := range Wrap(text, max(20, o.Width-indent)) {
+		if i == 0 {
+			o.Printf("%s %s\n", o.Styled(s, label), l)
+		} else {
+			o.Printf("%*s%s\n", indent, "", l)
+		}
+	}
+}
+
 // Clean takes control characters and escapes out of text for a terminal.
 func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
@@ -192,27 +238,91 @@ func Clean(s string) string {
 	}, s)
 }
 
-// CleanWriter passes text on without what could steer a terminal; newlines,
-// tabs and colour-free text stay.
-type CleanWriter struct{ W io.Writer }
+// CleanWriter passes text on without what could steer a terminal: escape
+// sequences go as a whole, other control characters by themselves, also those
+// that UTF-8 writes in two bytes. Newlines, tabs and all other text stay. A
+// sequence may be cut anywhere between two writes.
+type CleanWriter struct {
+	W io.Writer
+
+	state cleanState
+}
+
+// NewCleanWriter writes to w.
+func NewCleanWriter(w io.Writer) *CleanWriter { return &CleanWriter{W: w} }
+
+// cleanState is where in a sequence the last byte stood.
+type cleanState int
+
+const (
+	inText   cleanState = iota
+	inEscape            // after ESC
+	inCSI               // after ESC [
+	inString            // after ESC ] P X ^ _: up to BEL or ST
+	inStringEscape
+	inC2 // after the first byte of U+0080 to U+00BF
+)
 
 // Write always takes all of p.
-func (c CleanWriter) Write(p []byte) (int, error) {
-	out := make([]byte, 0, len(p))
-	for i := 0; i < len(p); i++ {
-		switch b := p[i]; {
-		case b == 0x1b && i+1 < len(p) && p[i+1] == '[':
-			for i += 2; i < len(p) && (p[i] < 0x40 || p[i] > 0x7e); i++ {
-			}
-		case b < 0x20 && b != '\n' && b != '\t', b == 0x7f:
-		default:
-			out = append(out, b)
-		}
+func (c *CleanWriter) Write(p []byte) (int, error) {
+	out := make([]byte, 0, len(p)+1)
+	for _, b := range p {
+		out = c.step(out, b)
 	}
 	if _, err := c.W.Write(out); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+func (c *CleanWriter) step(out []byte, b byte) []byte {
+	switch c.state {
+	case inEscape:
+		switch {
+		case b == '[':
+			c.state = inCSI
+		case b == ']' || b == 'P' || b == 'X' || b == '^' || b == '_':
+			c.state = inString
+		case b >= 0x20 && b <= 0x2f: // an intermediate byte: one more follows
+		default:
+			c.state = inText
+		}
+		return out
+	case inCSI:
+		if b >= 0x40 && b <= 0x7e || b == '\n' {
+			c.state = inText
+		}
+		return out
+	case inString, inStringEscape:
+		switch {
+		case b == 0x07 || b == '\n' || c.state == inStringEscape && b == '\\':
+			c.state = inText
+		case b == 0x1b:
+			c.state = inStringEscape
+		default:
+			c.state = inString
+		}
+		return out
+	case inC2:
+		c.state = inText
+		if b >= 0x80 && b < 0xa0 {
+			return out
+		}
+		if b >= 0xa0 && b < 0xc0 {
+			return append(out, 0xc2, b)
+		}
+		// A first byte alone goes: with what comes later it could make a whole.
+	}
+	switch {
+	case b == 0x1b:
+		c.state = inEscape
+	case b == 0xc2:
+		c.state = inC2
+	case b < 0x20 && b != '\n' && b != '\t', b == 0x7f:
+	default:
+		out = append(out, b)
+	}
+	return out
 }
 
 // Duration is short and for people: 4s, 2m10s, 3h05m.
@@ -223,7 +333,7 @@ func Duration(d time.Duration) string {
 		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < time.Hour:
 		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 48*time.Hour:
+	case d < 24*time.Hour:
 		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
