@@ -36,7 +36,7 @@ func (r *Replica) holder(ks *keyState, now Now) (h Holder, ok bool) {
 	k := ks.key
 	if e := ks.claim; e != nil {
 		c := e.body.(Claim)
-		if c.State != ClaimReturned && c.Stamp >= r.resetAt(k) {
+		if c.State != ClaimReturned && c.Stamp >= r.idx.resetAt(ks) {
 			if left := r.leaseLeft(c.Peer, hlc.Time(e.rec.Stamp()), e.seen, k, now); left > 0 {
 				return Holder{Peer: c.Peer, Epoch: c.Epoch, State: c.State, Job: r.jobOf(c.Peer, k), ExpiresIn: left}, true
 			}
@@ -74,12 +74,11 @@ func (r *Replica) Claim(k build.Key) (Claim, bool) {
 }
 
 // resetAt is the stamp before which claims of a job's target do not count.
-func (r *Replica) resetAt(k build.Key) hlc.Time {
-	ks := r.idx.keys[k]
-	if ks == nil || ks.target == "" {
+func (x *index) resetAt(ks *keyState) hlc.Time {
+	if len(x.orders) == 0 || ks == nil || ks.target == "" {
 		return 0
 	}
-	d, on := r.idx.order(VerbReset, ks.target)
+	d, on := x.order(VerbReset, ks.target)
 	if !on {
 		return 0
 	}
@@ -98,7 +97,7 @@ func (r *Replica) obey(now Now, d Directive) {
 		case d.Verb == VerbBalance && !o.job.Compiling:
 			r.giveBack(now, k, "balance")
 			r.emit(Stop{k, "the queue is balanced anew"})
-		case d.Verb == VerbReset && o.claim.Stamp < r.resetAt(k):
+		case d.Verb == VerbReset && o.claim.Stamp < r.idx.resetAt(r.idx.keys[k]):
 			delete(r.own, k)
 			r.nextBeat = min(r.nextBeat, now.Boot+200)
 			r.emit(Stop{k, "the target was reset"})

@@ -12,6 +12,7 @@ import (
 
 // peerState is what this peer heard of another.
 type peerState struct {
+	id     string
 	beat   Beat
 	rec    wire.Opened
 	heard  int64 // boot at which the newest Beat arrived
@@ -54,8 +55,7 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		return
 	}
 	if p == nil {
-		p = &peerState{}
-		r.peers[o.Author()] = p
+		p = r.meet(o.Author())
 	}
 	p.ahead = stamp.Millis() - now.Wall
 	refused := p.refuse
@@ -164,8 +164,7 @@ func (r *Replica) beat(now Now) {
 	}
 	me := r.peers[r.self]
 	if me == nil {
-		me = &peerState{}
-		r.peers[r.self] = me
+		me = r.meet(r.self)
 	}
 	r.setBeat(me, b, o, now)
 	r.emit(Publish{o})
@@ -200,7 +199,23 @@ func (r *Replica) live(peer string, now Now) bool {
 		return !r.leaving
 	}
 	p := r.peers[peer]
-	return p != nil && !p.refuse && !p.beat.Leaving && now.Boot-p.heard <= p.lease()
+	return p != nil && r.alive(p, now)
+}
+
+func (r *Replica) alive(p *peerState, now Now) bool {
+	if p.id == r.self {
+		return !r.leaving
+	}
+	return !p.refuse && !p.beat.Leaving && now.Boot-p.heard <= p.lease()
+}
+
+// meet makes the state of a peer that was never heard of.
+func (r *Replica) meet(id string) *peerState {
+	p := &peerState{id: id}
+	r.peers[id] = p
+	at, _ := slices.BinarySearchFunc(r.byID, id, func(p *peerState, id string) int { return cmp.Compare(p.id, id) })
+	r.byID = slices.Insert(r.byID, at, p)
+	return p
 }
 
 // expected reports whether a peer that is not live is expected back.
@@ -214,17 +229,15 @@ func (r *Replica) Peers(now Now) []Peer { return r.AppendPeers(make([]Peer, 0, l
 
 // AppendPeers is Peers into a slice that the caller reuses.
 func (r *Replica) AppendPeers(out []Peer, now Now) []Peer {
-	from := len(out)
-	for id, p := range r.peers {
-		beat := p.beat
+	for _, p := range r.byID {
+		id, beat := p.id, p.beat
 		if id == r.self {
 			// Of itself a peer knows more than it last said.
 			beat.Jobs, beat.Accepting, beat.Why = r.Held(), r.report.Accepting, r.report.Why
 		}
 		out = append(out, Peer{ID: id, Beat: beat, Stamp: hlc.Time(p.rec.Stamp()), AgeMS: now.Boot - p.heard,
-			Live: r.live(id, now), Self: id == r.self, AheadMS: p.ahead})
+			Live: r.alive(p, now), Self: id == r.self, AheadMS: p.ahead})
 	}
-	slices.SortFunc(out[from:], func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }
 

@@ -183,6 +183,7 @@ type Replica struct {
 	board *board
 	idx   *index
 	peers map[string]*peerState
+	byID  []*peerState // the same, sorted
 	own   map[build.Key]*own
 	// compiling counts, for each job, the newest Beats that say so.
 	compiling map[build.Key]int

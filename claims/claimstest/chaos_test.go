@@ -2,9 +2,12 @@ package claimstest
 
 import (
 	"flag"
-	"os"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 var (
@@ -22,35 +25,52 @@ func TestTheLawsHoldWhateverHappens(t *testing.T) {
 			n = 20
 		}
 	}
-	began, bad := time.Now(), 0
+	began := time.Now()
+	bad := make([]*Violation, n)
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0)) // a run is one goroutine; many go side by side
 	for i := range n {
-		c := NewChaos(*first + uint64(i))
-		_, v, err := c.Run(false)
-		if err != nil {
-			t.Fatal(err)
-		}
+		g.Go(func() (err error) {
+			_, bad[i], err = NewChaos(*first + uint64(i)).Run(false)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d seeds, %.0f seeds/s", n, float64(n)/time.Since(began).Seconds())
+	shown := 0
+	for i, v := range bad {
 		if v == nil {
 			continue
 		}
-		bad++
-		small, _ := c.Shrink()
-		w, v2, err := small.Run(true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Errorf("seed %d (%d peers, %d jobs, net %+v): %v", c.Seed, c.Nodes, c.Jobs, c.Net, v)
-		if v2 != nil {
-			t.Logf("with fewer faults: %v", v2)
-			for _, f := range small.Faults {
-				t.Logf("  fault: %v", f)
-			}
-			w.Trace.Print(os.Stderr, v2.Job, 60)
-		}
-		if bad >= 3 {
-			break
+		t.Errorf("seed %d: %v", *first+uint64(i), v)
+		if shown++; shown <= 3 {
+			show(t, NewChaos(*first+uint64(i)))
 		}
 	}
-	t.Logf("%d seeds, %.0f seeds/s", n, float64(n)/time.Since(began).Seconds())
+}
+
+// show runs a failing seed again with as few faults as will do, and prints what
+// befell the job.
+func show(t *testing.T, c Chaos) {
+	t.Helper()
+	c, _ = c.Shrink()
+	w, v, err := c.Run(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d peers, %d jobs, net %+v", c.Nodes, c.Jobs, c.Net)
+	for _, f := range c.Faults {
+		t.Logf("fault: %v", f)
+	}
+	if v == nil {
+		return
+	}
+	t.Logf("with these: %v", v)
+	var lines strings.Builder
+	w.Trace.Print(&lines, v.Job, 60)
+	t.Log("\n" + lines.String())
 }
 
 func TestOneSeedGivesOneRun(t *testing.T) {
