@@ -13,6 +13,7 @@ import (
 // peerState is what this peer heard of another.
 type peerState struct {
 	id     string
+	hash   uint64
 	beat   Beat
 	rec    wire.Opened
 	heard  int64 // boot at which the newest Beat arrived
@@ -43,7 +44,7 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		return
 	}
 	if o.Author() == r.self {
-		r.ownBeat(stamp, beat)
+		r.ownBeat(now, stamp, beat)
 		return
 	}
 	if r.idx.banned(o.Author(), stamp) {
@@ -108,7 +109,7 @@ func (r *Replica) setBeat(p *peerState, b Beat, o wire.Opened, now Now) {
 
 // ownBeat notices a second process with this identity: its Beats are newer
 // than the start of this one. An echo of an earlier life is not.
-func (r *Replica) ownBeat(stamp hlc.Time, beat Beat) {
+func (r *Replica) ownBeat(now Now, stamp hlc.Time, beat Beat) {
 	if beat.Instance == r.cfg.Instance || stamp <= r.startHLC || r.cloned {
 		return
 	}
@@ -116,6 +117,7 @@ func (r *Replica) ownBeat(stamp hlc.Time, beat Beat) {
 	r.emit(Alarm{"cloned", fmt.Sprintf("this identity also runs as %q on another machine; on one of them run: swarm init --new-identity", build.OneLine(beat.Nick, 64))})
 	for _, k := range r.ownKeys() {
 		if !r.own[k].job.Compiling {
+			r.giveBack(now, k, "this identity also runs elsewhere")
 			r.emit(Stop{k, "this identity also runs elsewhere"})
 		}
 	}
@@ -211,7 +213,7 @@ func (r *Replica) alive(p *peerState, now Now) bool {
 
 // meet makes the state of a peer that was never heard of.
 func (r *Replica) meet(id string) *peerState {
-	p := &peerState{id: id}
+	p := &peerState{id: id, hash: Rendezvous("", id)}
 	r.peers[id] = p
 	at, _ := slices.BinarySearchFunc(r.byID, id, func(p *peerState, id string) int { return cmp.Compare(p.id, id) })
 	r.byID = slices.Insert(r.byID, at, p)

@@ -18,6 +18,10 @@ import (
 // RiseMillis is after how long a background round counts as normal.
 const RiseMillis = 6 * 3_600_000
 
+// cutOffMillis is for how long after their leases peers that fell silent
+// together are taken to be cut off rather than gone.
+const cutOffMillis = 2 * maxGrace
+
 // recheckMillis is how often keys whose state depends on the clock alone are
 // looked at.
 const recheckMillis = 5_000
@@ -26,6 +30,7 @@ const recheckMillis = 5_000
 // names.
 type keyState struct {
 	key    build.Key
+	hash   uint64
 	job    *build.Job // nil while no known plan lists it
 	target string
 	rounds []string // IDs of rounds that list it, sorted
@@ -72,7 +77,7 @@ func before(a, b *keyState) int {
 func (x *index) state(k build.Key) *keyState {
 	ks := x.keys[k]
 	if ks == nil {
-		ks = &keyState{key: k}
+		ks = &keyState{key: k, hash: Rendezvous(string(k), "")}
 		x.keys[k] = ks
 	}
 	return ks
@@ -205,6 +210,7 @@ func (r *Replica) settle(now Now) {
 // when the next lease may end: a step looks at no peer before that.
 func (r *Replica) judgeLeases(now Now) (changed bool) {
 	r.judgeAt = now.Boot + IdleBeatMillis
+	known, silent := 0, 0
 	for id, p := range r.peers {
 		live := r.live(id, now)
 		if live != p.wasLive {
@@ -214,7 +220,15 @@ func (r *Replica) judgeLeases(now Now) (changed bool) {
 		if live && id != r.self {
 			r.judgeAt = min(r.judgeAt, p.heard+p.lease()+1)
 		}
+		switch {
+		case live:
+			known++
+		case !p.refuse && !p.beat.Leaving && now.Boot-p.heard <= p.lease()+cutOffMillis:
+			known++
+			silent++
+		}
 	}
+	r.cutOff = silent >= 2 && silent*3 > known
 	return changed
 }
 
@@ -333,9 +347,49 @@ func (x *index) resort() {
 // Ready appends up to limit jobs that are free to be claimed now, the most
 // urgent first. It allocates nothing where out has room.
 func (r *Replica) Ready(out []Candidate, limit int, now Now) []Candidate {
+	if !r.cutOff {
+		return r.pick(out, limit, now, nil)
+	}
+	// Both sides of a broken network see the same free jobs and would take the
+	// same ones. So each takes first what rendezvous hashing gives to a drone
+	// that it hears, and what it gives to the other side only then.
+	n := len(out)
+	out = r.pick(out, limit, now, func(ks *keyState) bool { return !r.elsewhere(ks, now) })
+	return r.pick(out, limit-(len(out)-n), now, func(ks *keyState) bool { return r.elsewhere(ks, now) })
+}
+
+// elsewhere reports whether a job's drone, of all that were heard of lately, is
+// one that fell silent.
+func (r *Replica) elsewhere(ks *keyState, now Now) bool {
+	var best uint64
+	var whose *peerState
+	for _, p := range r.byID {
+		if p.beat.Slots == 0 || p.beat.Leaving || p.refuse || p.id != r.self && now.Boot-p.heard > p.lease()+cutOffMillis {
+			continue
+		}
+		if w := mix(ks.hash, p.hash); whose == nil || w > best {
+			best, whose = w, p
+		}
+	}
+	return whose != nil && !r.alive(whose, now)
+}
+
+// mix is the weight of a drone for a job, cheap since it is asked for each pair
+// (the finalizer of SplitMix64).
+func mix(a, b uint64) uint64 {
+	z := a ^ b
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+func (r *Replica) pick(out []Candidate, limit int, now Now, which func(*keyState) bool) []Candidate {
 	for _, ks := range r.idx.ready {
 		if limit <= 0 {
 			break
+		}
+		if which != nil && !which(ks) {
+			continue
 		}
 		if _, held := r.holder(ks, now); held {
 			continue

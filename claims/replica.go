@@ -191,6 +191,7 @@ type Replica struct {
 	report   Beat
 	nextBeat int64
 	judgeAt  int64 // boot at which the next lease may end
+	cutOff   bool  // more than a third of the peers fell silent lately
 	leaving  bool
 
 	started   int64 // boot

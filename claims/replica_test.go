@@ -458,6 +458,9 @@ func TestAClockBehindMostPeersIsSaidAndStopsClaims(t *testing.T) {
 func TestAClonedIdentityStopsBuildingAndSaysHowToMend(t *testing.T) {
 	now := Now{Wall: testWall, Boot: 1}
 	r := synced(1, now)
+	job := testJob("a")
+	r.Step(now, Post{testRound(job)})
+	r.Step(now, Take{job.Key})
 	clone := NewReplica(Config{Key: testKey(1), Instance: 77, Rand: rand.New(rand.NewPCG(1, 1))}, nil, now)
 	later := Now{Wall: testWall + 10, Boot: 10}
 	var alarm string
@@ -472,6 +475,9 @@ func TestAClonedIdentityStopsBuildingAndSaysHowToMend(t *testing.T) {
 	}
 	if ok, _ := r.MayClaim(); ok || !bytes.Contains([]byte(alarm), []byte("swarm init --new-identity")) {
 		t.Errorf("may still claim: %v; alarm %q", ok, alarm)
+	}
+	if _, held := r.Holder(job.Key, later); held || len(r.own) != 0 {
+		t.Error("a job that it had claimed and not begun is kept from others")
 	}
 }
 
@@ -599,5 +605,42 @@ func TestAPeerThatWaitsForAnAnswerSleepsMeanwhile(t *testing.T) {
 	}
 	if steps > 120 {
 		t.Errorf("%d wake-ups in two minutes with nobody answering", steps)
+	}
+}
+
+func TestBuildsOfManyThatFallSilentTogetherAreLeftAlone(t *testing.T) {
+	now := Now{Wall: testWall, Boot: 1}
+	job := testJob("x")
+	for _, silent := range []int{1, 2} {
+		me := synced(1, now)
+		for n := 2; n <= 4; n++ {
+			p := synced(n, now)
+			at := now
+			if n <= 1+silent {
+				p.Step(at, Take{job.Key})
+				p.Step(at, Progress{BeatJob{Key: job.Key, Compiling: true, InvestedMS: 40_000}})
+			}
+			for _, e := range p.Step(Now{now.Wall + 6000, now.Boot + 6000}, Tick{}) {
+				if pub, ok := e.(Publish); ok {
+					me.Step(Now{now.Wall + 6000, now.Boot + 6000}, Received{p.self, []wire.Opened{pub.Record}})
+				}
+			}
+			for _, rec := range p.Records() {
+				me.Step(Now{now.Wall + 6000, now.Boot + 6000}, Received{p.self, []wire.Opened{rec}})
+			}
+			if n > 1+silent { // this one goes on speaking
+				for at := now.Boot + 12_000; at < 120_000; at += 6000 {
+					for _, e := range p.Step(Now{now.Wall + at, at}, Tick{}) {
+						if pub, ok := e.(Publish); ok {
+							me.Step(Now{now.Wall + at, at}, Received{p.self, []wire.Opened{pub.Record}})
+						}
+					}
+				}
+			}
+		}
+		_, held := me.Holder(job.Key, Now{now.Wall + 119_000, 119_000})
+		if held != (silent == 2) {
+			t.Errorf("with %d of 4 silent for two minutes the build is held: %v", silent, held)
+		}
 	}
 }

@@ -49,6 +49,9 @@ func Makespan(c Cell, seed uint64) (Result, error) {
 	for i, k := range cores {
 		n := w.AddNode(fmt.Sprintf("d%d", i), int64(k*1000), 1, settle)
 		n.Site = i / 2 % 2
+		if c.Drones > 4 {
+			n.Site = (i + i/4) % 2 // half of each kind
+		}
 		n.skew = w.rng.Int64N(101) - 50
 	}
 	w.net.buildMesh()
