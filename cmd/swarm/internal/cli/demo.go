@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -62,16 +63,18 @@ func showDemo(o render.Out, r *demo.Result) {
 	row("peers", r.Peers == 4, "%d processes found one another; %s", r.Peers, killed)
 	row("built", r.Built == r.Jobs, "%d of %d packages, in %.0f s in all", r.Built, r.Jobs, r.Seconds)
 	row("built twice", r.BuiltTwice == 0, "%d", r.BuiltTwice)
-	row("taken over", r.TakenOver > 0 || r.Killed == "", "%d of its jobs, under production leases", r.TakenOver)
-	row("copies", r.ReplicasMin >= 2, "every package on at least %d of the survivors' disks, re-hashed", r.ReplicasMin)
-	row("served", r.Served == r.Built, "%d files (%s) through the consumer's binhost, SIZE, SHA1, MD5 and CID compared", r.Served, render.Bytes(r.Bytes))
-	if len(r.LeftOut) > 0 {
-		row("left out", true, "%s", strings.Join(r.LeftOut, "; "))
+	row("taken over", r.TakenOver > 0 || r.Killed == "", "%d of the lost peer's jobs, under production leases", r.TakenOver)
+	row("copies", r.ReplicasMin >= 2, "%d or more of each package on the survivors' disks, re-hashed", r.ReplicasMin)
+	row("served", r.Served == r.Built, "%d files, %s: SIZE, SHA1, MD5 and CID as they should be", r.Served, render.Bytes(r.Bytes))
+	for _, why := range r.LeftOutWhy() {
+		row("left out", true, "%s", why)
 	}
 	if r.Dir != "" {
-		row("kept", true, "swarm status --socket %s", r.Sockets[0])
-		row("to stop it", true, "pkill -TERM -f %s", r.Dir)
+		row("goes on", true, "swarm status --socket %s", r.Sockets[0])
+		row("to end it", true, "kill %s; rm -r %s", strings.Trim(fmt.Sprint(r.PIDs), "[]"), r.Dir)
 	}
-	base := strings.TrimSuffix(r.IndexURL, "/Packages")
-	o.Printf("\nOn a Gentoo machine: swarm portage setup, then\n  emerge --ask --getbinpkgonly app-misc/NAME    # from %s\n", base)
+	if u, err := url.Parse(r.IndexURL); err == nil && r.Example != "" {
+		o.Printf("\nA Gentoo machine with this peer on it would type:\n  swarm portage setup --target %s --gateway %s\n  emerge --ask --getbinpkgonly %s\n",
+			strings.Split(u.Path+"//", "/")[1], u.Host, r.Example)
+	}
 }

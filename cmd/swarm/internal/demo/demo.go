@@ -15,9 +15,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/httpgateway/binhost"
@@ -45,10 +48,33 @@ type Result struct {
 	Seconds     float64  `json:"seconds"`
 	IndexURL    string   `json:"index_url"`
 	LeftOut     []string `json:"left_out"`
-	Killed      string   `json:"killed"`
+	Killed      string   `json:"killed"`        // name of the peer; "" when no build was long enough to be interrupted
 	Dir         string   `json:"dir,omitempty"` // with Keep
 	Sockets     []string `json:"sockets,omitempty"`
-	killable    bool     // a build was long enough to be interrupted
+	PIDs        []int    `json:"pids,omitempty"`
+	Example     string   `json:"-"` // one of the packages
+
+	leftOut []build.Note
+}
+
+// LeftOutWhy says in a line for each reason what was left out.
+func (r *Result) LeftOutWhy() []string {
+	var out []string
+	names := map[string][]string{}
+	for _, n := range r.leftOut {
+		if names[n.Reason] == nil {
+			out = append(out, n.Reason)
+		}
+		names[n.Reason] = append(names[n.Reason], strings.TrimPrefix(n.Atom, "="))
+	}
+	for i, why := range out {
+		list := names[why]
+		out[i] = fmt.Sprintf("%s: %s", why, list[0])
+		if len(list) > 1 {
+			out[i] = fmt.Sprintf("%s: %s and %d more", why, list[0], len(list)-1)
+		}
+	}
+	return out
 }
 
 // Check holds the figures against what must be true; nil if all holds.
@@ -62,7 +88,7 @@ func (r *Result) Check() error {
 	say(r.Jobs == 0, "nothing was planned")
 	say(r.Built != r.Jobs, "%d of %d jobs were built", r.Built, r.Jobs)
 	say(r.BuiltTwice != 0, "%d jobs were built twice", r.BuiltTwice)
-	say(r.killable && r.TakenOver < 1, "no job of the killed peer was taken over")
+	say(r.Killed != "" && r.TakenOver < 1, "no job of the killed peer was taken over")
 	say(r.ReplicasMin < 2, "a package has %d copies on the survivors' disks", r.ReplicasMin)
 	say(r.Served != r.Built, "%d of %d packages came over HTTP as the index says", r.Served, r.Built)
 	return errors.Join(errs...)
@@ -79,6 +105,7 @@ type demo struct {
 	history *history
 	victim  *peer
 	round   string
+	files   []received
 	result  Result
 }
 
@@ -93,22 +120,29 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	d.result = Result{Schema: 1, LeftOut: []string{}}
 	err = d.play(ctx)
 	d.result.Seconds = float64(time.Since(d.began).Milliseconds()) / 1000
+	if err == nil {
+		err = d.result.Check()
+	}
 	if err == nil && opt.Keep {
-		d.result.Dir = dir
-		for _, p := range d.peers {
-			if p.running() {
-				d.result.Sockets = append(d.result.Sockets, p.socket)
-			}
-		}
-		return &d.result, d.result.Check()
+		d.keep()
+		return &d.result, nil
 	}
+	stop(d.peers)
+	if err == nil || ctx.Err() != nil { // an interrupt is no failure to look into
+		return &d.result, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &d.result, fmt.Errorf("%w (the peers' logs are in %s)", err, dir)
+}
+
+// keep notes how to speak to the peers that go on, and how to end them.
+func (d *demo) keep() {
+	d.result.Dir = d.dir
 	for _, p := range d.peers {
-		p.stop()
+		if p.running() {
+			d.result.Sockets = append(d.result.Sockets, p.socket)
+			d.result.PIDs = append(d.result.PIDs, p.cmd.Process.Pid)
+		}
 	}
-	if err != nil {
-		return &d.result, fmt.Errorf("%w (the peers' logs are in %s)", err, dir)
-	}
-	return &d.result, errors.Join(d.result.Check(), os.RemoveAll(dir))
 }
 
 func (d *demo) play(ctx context.Context) error {
@@ -201,11 +235,12 @@ func (d *demo) await(ctx context.Context, p *peer, ok func(view.Snapshot) bool) 
 	}
 }
 
-// look reads the boards of the peers that are there: claims leave the board
-// when their job is built, so they are collected while they stand there.
-func (d *demo) look(ctx context.Context) error {
+// look reads the boards of the peers that are there, but for those that do not
+// answer: claims leave the board when their job is built, so they are collected
+// while they stand there.
+func (d *demo) look(ctx context.Context, silent ...*peer) error {
 	for _, p := range d.peers {
-		if p == d.victim || !p.running() {
+		if p == d.victim || !p.running() || slices.Contains(silent, p) {
 			continue
 		}
 		raws, err := p.client.Board(ctx)
@@ -225,9 +260,12 @@ func (d *demo) ask(ctx context.Context) error {
 		return err
 	}
 	d.round, d.result.Jobs = reply.Round, reply.Jobs
-	for _, n := range append(reply.Missing, reply.Dropped...) {
+	d.result.leftOut = append(reply.Missing, reply.Dropped...)
+	for _, n := range d.result.leftOut {
 		d.result.LeftOut = append(d.result.LeftOut, n.Atom+": "+n.Reason)
-		d.opt.Show.Step("left out: %s: %s", n.Atom, n.Reason)
+	}
+	for _, why := range d.result.LeftOutWhy() {
+		d.opt.Show.Step("left out: %s", why)
 	}
 	d.opt.Show.Step("%s asked for %d packages: %s", d.peers[0].name, reply.Jobs, "swarm build "+strings.Join(atoms, " "))
 	return nil
@@ -239,38 +277,59 @@ const longBuild = 2500
 
 // lose kills the second or third peer in the middle of a build.
 func (d *demo) lose(ctx context.Context) error {
-	var doing string
-	err := d.await(ctx, d.peers[0], func(s view.Snapshot) bool {
+	for {
+		p, job, err := d.interruptible(ctx)
+		if err != nil {
+			return err
+		}
+		if p == nil {
+			d.opt.Show.Step("no build was long enough to be interrupted")
+			return nil
+		}
+		// Held first, so that the build is not done between the look and the
+		// signal: then another one is waited for.
+		if err := p.signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+		if err := d.look(ctx, p); err != nil {
+			return err
+		}
+		if len(d.history.good(job.Key)) > 0 {
+			if err := p.signal(syscall.SIGCONT); err != nil {
+				return err
+			}
+			continue
+		}
+		d.victim, d.result.Killed = p, p.name
+		if err := p.kill(); err != nil {
+			return err
+		}
+		d.opt.Show.Step("killed %s (SIGKILL) while it was building %s", p.name, job.CPV)
+		return nil
+	}
+}
+
+// interruptible waits until the second or third peer compiles something that
+// takes a while; nil when the round ends before.
+func (d *demo) interruptible(ctx context.Context) (found *peer, job view.Build, err error) {
+	err = d.await(ctx, d.peers[0], func(s view.Snapshot) bool {
 		for _, q := range s.Peers {
+			i := slices.IndexFunc(d.peers[1:], func(p *peer) bool { return p.info.ID == q.ID })
 			for _, b := range q.Doing {
-				for _, p := range d.peers[1:] {
-					if p.info.ID == q.ID && b.Compiling && b.WorkMS >= longBuild && d.victim == nil {
-						d.victim, doing = p, b.CPV
-					}
+				if i >= 0 && b.Compiling && b.WorkMS >= longBuild && len(d.history.good(b.Key)) == 0 {
+					found, job = d.peers[1+i], b
+					return true
 				}
 			}
 		}
-		for _, r := range s.Rounds {
-			if r.ID == d.round && r.State != "open" {
-				return true
-			}
-		}
-		return d.victim != nil
+		return d.ended(s)
 	})
-	if err != nil {
-		return err
-	}
-	if d.victim == nil {
-		d.opt.Show.Step("no build was long enough to be interrupted")
-		return nil
-	}
-	d.result.killable = true
-	d.result.Killed = d.victim.name
-	if err := d.victim.kill(); err != nil {
-		return err
-	}
-	d.opt.Show.Step("killed %s (SIGKILL) while it was building %s", d.victim.name, doing)
-	return nil
+	return found, job, err
+}
+
+// ended reports whether the demo's round is over.
+func (d *demo) ended(s view.Snapshot) bool {
+	return slices.ContainsFunc(s.Rounds, func(r view.Round) bool { return r.ID == d.round && r.State != "open" })
 }
 
 // finish waits until everything is built, copied and released.
@@ -283,12 +342,7 @@ func (d *demo) finish(ctx context.Context) error {
 			over = d.history.takenOver(d.victim.info.ID)
 			d.opt.Show.Step("a job that %s had begun was taken over and built by another peer", d.victim.name)
 		}
-		for _, r := range s.Rounds {
-			if r.ID == d.round && r.State != "open" {
-				return len(s.Releases) > 0
-			}
-		}
-		return false
+		return d.ended(s) && len(s.Releases) > 0
 	})
 	if err != nil {
 		return fmt.Errorf("the round does not end: %w", err)
@@ -328,18 +382,16 @@ func (d *demo) consume(ctx context.Context) error {
 	if before != 0 {
 		return errors.New("the consumer had a package on its disk before it asked for it")
 	}
-	var files []received
 	for _, e := range index.Entries {
-		f, err := d.download(ctx, strings.TrimSuffix(d.result.IndexURL, "Packages")+e["PATH"], e)
+		if cpv, err := build.ParseCPV(e["CPV"]); err == nil && d.result.Example == "" {
+			d.result.Example = cpv.CP()
+		}
+		f, err := download(ctx, strings.TrimSuffix(d.result.IndexURL, "Packages")+e["PATH"], e)
 		if err != nil {
 			return err
 		}
-		files = append(files, f)
+		d.files = append(d.files, f)
 	}
-	if err := d.look(ctx); err != nil {
-		return err
-	}
-	d.result.Served, d.result.Bytes = served(files, d.history.artifacts())
 	return nil
 }
 
@@ -376,7 +428,8 @@ func get(ctx context.Context, url string) (*http.Response, error) {
 	return http.DefaultClient.Do(req)
 }
 
-func (d *demo) download(ctx context.Context, url string, e binhost.Block) (received, error) {
+// download fetches one entry of the index and hashes what comes.
+func download(ctx context.Context, url string, e binhost.Block) (received, error) {
 	res, err := get(ctx, url)
 	if err != nil {
 		return received{}, err
@@ -396,28 +449,19 @@ func (d *demo) download(ctx context.Context, url string, e binhost.Block) (recei
 	return f, nil
 }
 
-// count takes the last figures, from the survivors.
+// count takes the figures from what the survivors hold.
 func (d *demo) count(ctx context.Context) error {
 	if err := d.look(ctx); err != nil {
 		return err
 	}
-	built := 0
-	for k := range d.history.outcomes {
-		if len(d.history.good(k)) > 0 {
-			built++
-		}
-	}
-	d.result.Built, d.result.BuiltTwice = built, d.history.builtTwice()
+	killed := ""
 	var dirs []string
 	for _, p := range d.peers[:3] {
-		if p != d.victim {
+		if p == d.victim {
+			killed = p.info.ID
+		} else {
 			dirs = append(dirs, filepath.Join(p.state, "blobs"))
 		}
 	}
-	if d.victim != nil {
-		d.result.TakenOver = d.history.takenOver(d.victim.info.ID)
-	}
-	var err error
-	d.result.ReplicasMin, err = replicasMin(d.history.artifacts(), dirs)
-	return err
+	return d.result.tally(d.history, killed, dirs, d.files)
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/cas"
@@ -24,9 +25,9 @@ import (
 // history collects every claim and outcome that was ever on a survivor's
 // board: claims leave it when their job is built.
 type history struct {
-	claims   map[build.Key]map[uint64]map[string]bool // key, epoch, peer
-	outcomes map[build.Key]map[string]outcome         // key, record key
-	bad      int                                      // records that did not open
+	first    map[build.Key]wire.Opened        // the claim that won the first epoch
+	outcomes map[build.Key]map[string]outcome // key, record key
+	bad      int                              // records that did not open
 }
 
 type outcome struct {
@@ -35,7 +36,7 @@ type outcome struct {
 }
 
 func newHistory() *history {
-	return &history{claims: map[build.Key]map[uint64]map[string]bool{}, outcomes: map[build.Key]map[string]outcome{}}
+	return &history{first: map[build.Key]wire.Opened{}, outcomes: map[build.Key]map[string]outcome{}}
 }
 
 // see takes in the encoded records of one board.
@@ -51,14 +52,11 @@ func (h *history) see(raws [][]byte) {
 			h.bad++
 			continue
 		}
-		if c, ok := body.(claims.Claim); ok {
-			if h.claims[c.Key] == nil {
-				h.claims[c.Key] = map[uint64]map[string]bool{}
+		if c, ok := body.(claims.Claim); ok && c.Epoch == 1 {
+			// Two drones may claim at once: the merge says whose the epoch is.
+			if old, known := h.first[c.Key]; !known || o.Wins(old) {
+				h.first[c.Key] = o
 			}
-			if h.claims[c.Key][c.Epoch] == nil {
-				h.claims[c.Key][c.Epoch] = map[string]bool{}
-			}
-			h.claims[c.Key][c.Epoch][c.Peer] = true
 		}
 		if out, ok := claims.OutcomeOf(body); ok {
 			if h.outcomes[out.Key] == nil {
@@ -95,18 +93,35 @@ func (h *history) builtTwice() int {
 // whose good outcome to another.
 func (h *history) takenOver(killed string) int {
 	n := 0
-	for k, epochs := range h.claims {
-		if !epochs[1][killed] || len(epochs[1]) != 1 {
-			continue
-		}
-		for _, o := range h.good(k) {
-			if o.peer != killed {
-				n++
-				break
-			}
+	for k, claim := range h.first {
+		if claim.Author() == killed && slices.ContainsFunc(h.good(k), func(o outcome) bool { return o.peer != killed }) {
+			n++
 		}
 	}
 	return n
+}
+
+// tally fills in the figures: from the records of the survivors' boards, from
+// the directories that they keep blobs in, and from what came over HTTP.
+func (r *Result) tally(h *history, killed string, dirs []string, files []received) (err error) {
+	if h.bad > 0 {
+		return fmt.Errorf("%d records of the survivors' boards do not open", h.bad)
+	}
+	r.Built = 0
+	for k := range h.outcomes {
+		if len(h.good(k)) > 0 {
+			r.Built++
+		}
+	}
+	r.BuiltTwice = h.builtTwice()
+	r.TakenOver = 0
+	if killed != "" {
+		r.TakenOver = h.takenOver(killed)
+	}
+	held := h.artifacts()
+	r.Served, r.Bytes = served(files, held)
+	r.ReplicasMin, err = replicasMin(held, dirs)
+	return err
 }
 
 // artifacts lists the artifacts of all good outcomes by CID.

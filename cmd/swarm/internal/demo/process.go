@@ -116,28 +116,51 @@ func (p *peer) running() bool {
 	}
 }
 
+func (p *peer) signal(sig syscall.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("send %s to %s: %w", sig, p.name, err)
+	}
+	return nil
+}
+
 // kill is a power cut: SIGKILL, no farewell. What the process had started dies
 // with it.
 func (p *peer) kill() error {
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("kill %s: %w", p.name, err)
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
 	}
 	<-p.ended
 	return nil
 }
 
-// stop asks the process to end and kills it when it does not within ten
-// seconds.
-func (p *peer) stop() {
-	if !p.running() {
-		return
+// stopTime is how long a daemon may take to end, twice what it should.
+const stopTime = 10 * time.Second
+
+// stop asks all processes to end, at once, and kills those that do not.
+func stop(peers []*peer) {
+	for _, p := range peers {
+		if p.running() {
+			// The process may end by itself between the look and the signal.
+			_ = p.signal(syscall.SIGTERM)
+		}
 	}
-	// The process may end by itself between the look and the signal.
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(10 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.ended
+	late := time.After(stopTime)
+	for _, p := range peers {
+		if p.ended == nil {
+			continue
+		}
+		select {
+		case <-p.ended:
+		case <-late:
+			late = closed() // those behind it had their time, too
+			_ = p.signal(syscall.SIGKILL)
+			<-p.ended
+		}
 	}
+}
+
+func closed() <-chan time.Time {
+	c := make(chan time.Time)
+	close(c)
+	return c
 }
