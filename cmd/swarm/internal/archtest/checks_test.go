@@ -111,6 +111,7 @@ func TestEachCheckSeesWhatItIsFor(t *testing.T) {
 		"sleep of a test":     {"statements", "p2p/a_test.go", `package p2p; import "time"; func f() { time.Sleep(1) }`, "no sleep"},
 		"sleep in a bubble":   {"statements", "p2p/a_test.go", `package p2p; import ("time"; "testing/synctest"); func f() { synctest.Test(t, func() { time.Sleep(1) }) }`, ""},
 		"sleep beside it":     {"statements", "p2p/a_test.go", `package p2p; import ("time"; "testing/synctest"); func f() { synctest.Test(t, g); time.Sleep(1) }`, "no sleep"},
+		"sleep of a bubble's": {"statements", "p2p/a_test.go", `package p2p; import ("time"; "testing/synctest"); func f() { time.Sleep(1); synctest.Wait() }`, ""},
 		"print":               {"statements", "cmd/swarm/internal/cli/a.go", `package cli; import "fmt"; func f() { fmt.Printf("") }`, "a writer is a parameter"},
 		"stdout":              {"statements", "build/emerge/a.go", `package emerge; import "os"; var w = os.Stdout`, "a writer is a parameter"},
 		"global logger":       {"statements", "p2p/a_test.go", `package p2p; import "log/slog"; var l = slog.Default()`, "passed to the constructor"},

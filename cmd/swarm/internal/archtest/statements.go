@@ -122,7 +122,7 @@ func (t *Tree) calls(f *File) []Finding {
 		switch pkg {
 		case "time":
 			if name == "Sleep" && (!f.Test || !inside(bubbles, s)) {
-				say("no sleep decides anything: wait for the event, or a timer and the context; in tests inside synctest.Test alone")
+				say("no sleep decides anything: wait for the event, or a timer and the context; in tests inside synctest.Test alone, or beside a synctest.Wait")
 			}
 		case "os":
 			if name == "Exit" && !program && (f.production() || !exitsATest(f, s)) {
@@ -169,20 +169,29 @@ func exitsATest(f *File, s ast.Node) bool {
 
 type span struct{ from, to token.Pos }
 
-// bubbles are the arguments of synctest.Test, where time is not real.
+// bubbles are where time is not real: the arguments of synctest.Test, and the
+// functions that call synctest.Wait, which panics outside of a bubble.
 func (f *File) bubbles() []span {
 	names := f.names()
 	var list []span
-	ast.Inspect(f.AST, func(n ast.Node) bool {
-		if c, ok := n.(*ast.CallExpr); ok {
-			if s, ok := c.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Test" {
-				if x, ok := s.X.(*ast.Ident); ok && names[x.Name] == "testing/synctest" {
-					list = append(list, span{c.Lparen, c.Rparen})
+	calls := func(root ast.Node, fn string, at func(*ast.CallExpr)) {
+		ast.Inspect(root, func(n ast.Node) bool {
+			if c, ok := n.(*ast.CallExpr); ok {
+				if s, ok := c.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == fn {
+					if x, ok := s.X.(*ast.Ident); ok && names[x.Name] == "testing/synctest" {
+						at(c)
+					}
 				}
 			}
+			return true
+		})
+	}
+	calls(f.AST, "Test", func(c *ast.CallExpr) { list = append(list, span{c.Lparen, c.Rparen}) })
+	for _, d := range f.AST.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok && fn.Body != nil {
+			calls(fn.Body, "Wait", func(*ast.CallExpr) { list = append(list, span{fn.Body.Lbrace, fn.Body.Rbrace}) })
 		}
-		return true
-	})
+	}
 	return list
 }
 
