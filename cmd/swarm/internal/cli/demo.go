@@ -38,7 +38,7 @@ func demoCmd(e *env) *cli.Command {
 				if jerr := e.out.JSON(r); jerr != nil {
 					return jerr
 				}
-			} else if r.Jobs > 0 {
+			} else if r.Counted() {
 				showDemo(e.out, r)
 			}
 			return err
@@ -60,12 +60,12 @@ func showDemo(o render.Out, r *demo.Result) {
 	if r.Killed != "" {
 		killed = r.Killed + " was killed in the middle of a build"
 	}
-	row("peers", r.Peers == 4, "%d processes found one another; %s", r.Peers, killed)
+	row("peers", r.Peers == 4, "%d found one another; %s", r.Peers, killed)
 	row("built", r.Built == r.Jobs, "%d of %d packages, in %.0f s in all", r.Built, r.Jobs, r.Seconds)
 	row("built twice", r.BuiltTwice == 0, "%d", r.BuiltTwice)
 	row("taken over", r.TakenOver > 0 || r.Killed == "", "%d of the lost peer's jobs, under production leases", r.TakenOver)
 	row("copies", r.ReplicasMin >= 2, "%d or more of each package on the survivors' disks, re-hashed", r.ReplicasMin)
-	row("served", r.Served == r.Built, "%d files, %s: SIZE, SHA1, MD5 and CID as they should be", r.Served, render.Bytes(r.Bytes))
+	row("served", r.Served == r.Built, "%d files, %s: SIZE, SHA1, MD5 and CID agree", r.Served, render.Bytes(r.Bytes))
 	for _, why := range r.LeftOutWhy() {
 		row("left out", true, "%s", why)
 	}

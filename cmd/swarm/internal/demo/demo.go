@@ -55,7 +55,11 @@ type Result struct {
 	Example     string   `json:"-"` // one of the packages
 
 	leftOut []build.Note
+	counted bool
 }
+
+// Counted reports whether the run came so far that the figures were taken.
+func (r *Result) Counted() bool { return r.counted }
 
 // LeftOutWhy says in a line for each reason what was left out.
 func (r *Result) LeftOutWhy() []string {
@@ -213,6 +217,9 @@ func (d *demo) form(ctx context.Context) error {
 	return nil
 }
 
+// pollEvery is how often the peers are asked how far they are.
+const pollEvery = 200 * time.Millisecond
+
 // await polls a peer's status until it is as wanted.
 func (d *demo) await(ctx context.Context, p *peer, ok func(view.Snapshot) bool) error {
 	for {
@@ -230,7 +237,7 @@ func (d *demo) await(ctx context.Context, p *peer, ok func(view.Snapshot) bool) 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(pollEvery):
 		}
 	}
 }
@@ -275,7 +282,9 @@ func (d *demo) ask(ctx context.Context) error {
 // core-milliseconds: enough to be still at it when the signal arrives.
 const longBuild = 2500
 
-// lose kills the second or third peer in the middle of a build.
+// lose kills the second or third peer in the middle of a build, in a moment in
+// which whatever it built has a second copy: what had none would be waited for,
+// for as long as its holder may come back, and only then be built again.
 func (d *demo) lose(ctx context.Context) error {
 	for {
 		p, job, err := d.interruptible(ctx)
@@ -294,19 +303,42 @@ func (d *demo) lose(ctx context.Context) error {
 		if err := d.look(ctx, p); err != nil {
 			return err
 		}
-		if len(d.history.good(job.Key)) > 0 {
-			if err := p.signal(syscall.SIGCONT); err != nil {
-				return err
-			}
-			continue
-		}
-		d.victim, d.result.Killed = p, p.name
-		if err := p.kill(); err != nil {
+		copied, err := d.copied(ctx, p)
+		if err != nil {
 			return err
 		}
-		d.opt.Show.Step("killed %s (SIGKILL) while it was building %s", p.name, job.CPV)
-		return nil
+		if copied && len(d.history.good(job.Key)) == 0 {
+			d.victim, d.result.Killed = p, p.name
+			if err := p.kill(); err != nil {
+				return err
+			}
+			d.opt.Show.Lost(p.name)
+			d.opt.Show.Step("killed %s (SIGKILL) while it was building %s", p.name, job.CPV)
+			return nil
+		}
+		if err := p.signal(syscall.SIGCONT); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pollEvery):
+		}
 	}
+}
+
+// copied reports whether all that a peer has built has a second copy.
+func (d *demo) copied(ctx context.Context, p *peer) (bool, error) {
+	jobs, err := d.peers[0].client.Jobs(ctx, d.round)
+	if err != nil {
+		return false, err
+	}
+	for _, j := range jobs {
+		if j.CID != "" && j.Copies < 2 && slices.ContainsFunc(d.history.good(j.Key), func(o outcome) bool { return o.peer == p.info.ID }) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // interruptible waits until the second or third peer compiles something that

@@ -121,6 +121,7 @@ func (r *Result) tally(h *history, killed string, dirs []string, files []receive
 	held := h.artifacts()
 	r.Served, r.Bytes = served(files, held)
 	r.ReplicasMin, err = replicasMin(held, dirs)
+	r.counted = err == nil
 	return err
 }
 

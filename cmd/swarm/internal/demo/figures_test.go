@@ -192,7 +192,7 @@ func TestTheFiguresOfAGoodRunHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Result{Jobs: 3, Built: 3, BuiltTwice: 0, TakenOver: 1, ReplicasMin: 2, Served: 3, Bytes: 3003, Killed: "gamma"}
+	want := Result{Jobs: 3, Built: 3, BuiltTwice: 0, TakenOver: 1, ReplicasMin: 2, Served: 3, Bytes: 3003, Killed: "gamma", counted: true}
 	if fmt.Sprint(*r) != fmt.Sprint(want) {
 		t.Errorf("got %+v, want %+v", *r, want)
 	}

@@ -20,6 +20,7 @@ type Show struct {
 	mu    sync.Mutex
 	drawn int // lines of the table that stand on the terminal
 	last  string
+	lost  string // name of the killed peer
 }
 
 // NewShow writes to w; a nil *Show shows nothing.
@@ -36,6 +37,17 @@ func (s *Show) Step(format string, args ...any) {
 	s.out.Printf("%5.1fs  %s\n", time.Since(s.began).Seconds(), render.Clean(fmt.Sprintf(format, args...)))
 }
 
+// Lost says which peer is no more: the others find out when its lease has run
+// out.
+func (s *Show) Lost(name string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = name
+}
+
 func (s *Show) erase() {
 	if s.drawn > 0 {
 		s.out.Printf("\x1b[%dA\x1b[J", s.drawn)
@@ -50,7 +62,7 @@ func (s *Show) Progress(snap view.Snapshot) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lines := progressLines(snap)
+	lines := progressLines(snap, s.lost)
 	if s.out.TTY {
 		s.erase()
 		for _, l := range lines {
@@ -67,7 +79,7 @@ func (s *Show) Progress(snap view.Snapshot) {
 	s.out.Printf("%5.1fs  %s\n", time.Since(s.began).Seconds(), strings.TrimSpace(lines[0]))
 }
 
-func progressLines(snap view.Snapshot) []string {
+func progressLines(snap view.Snapshot, lost string) []string {
 	var lines []string
 	for _, r := range snap.Rounds {
 		lines = append(lines, fmt.Sprintf("        %d of %d built, %d building, %d waiting", r.Done, r.Jobs, r.Building, r.Ready+r.Waiting))
@@ -77,8 +89,15 @@ func progressLines(snap view.Snapshot) []string {
 	}
 	for _, p := range snap.Peers {
 		what := p.State
+		switch {
+		case p.Nick != lost:
+		case p.State == "away":
+			what = "killed; its lease has run out"
+		default:
+			what = "killed; its lease runs out 30 s after its last word"
+		}
 		for _, b := range p.Doing {
-			if p.State == "building" {
+			if p.State == "building" && p.Nick != lost {
 				what = fmt.Sprintf("building %s (%s, %s)", b.CPV, b.Phase, render.Duration(time.Duration(b.InvestedMS)*time.Millisecond))
 			}
 		}
