@@ -34,7 +34,7 @@ type member struct {
 }
 
 // deaf is a topic without gossip: nothing arrives and nothing is heard.
-type deaf struct{ done chan struct{} }
+type deaf struct{}
 
 func (d deaf) Publish(context.Context, []byte) error { return nil }
 func (d deaf) Next(ctx context.Context) (gossip.Message, error) {

@@ -36,7 +36,6 @@ type network struct {
 	latest    [][]beatAt // with LazyBeats: per sender, newest last
 
 	dist []int64 // scratch of flood
-	left []int
 }
 
 type beatAt struct {

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/wire"
 )
@@ -250,8 +249,6 @@ func (n *Node) receiveSync(from *Node, m claims.SyncMessage) {
 		n.step(claims.Synced{From: from.ID, Msg: m})
 	}
 }
-
-func (n *Node) holds(k build.Key) bool { return n.drone.running[k] != nil }
 
 // receiveQuietly takes Beats that had arrived before the drone looked: they
 // are no reason to look again.

@@ -64,8 +64,6 @@ type script struct {
 	delay int64
 	specs []Spec
 	acts  []act
-	end   int64
-	extra []string
 }
 
 type act struct {
