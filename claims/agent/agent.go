@@ -185,8 +185,8 @@ func (a *Agent) drain(ctx context.Context) error {
 // loop has room for it, so that a sender is never faster than this peer merges.
 func (a *Agent) onRequest(ctx context.Context, from string, req []byte) ([]byte, error) {
 	size := max(leastCharge, len(req))
-	if !a.intake.admit(from, size) {
-		return nil, errBusy
+	if err := a.intake.await(ctx, from, size); err != nil {
+		return nil, err
 	}
 	m, err := claims.DecodeSync(req)
 	var list []checked

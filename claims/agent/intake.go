@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"runtime"
 	"sync"
 
@@ -20,6 +21,9 @@ const (
 	// fills its own share, never the inbox.
 	peerShare   = 2 << 20
 	leastCharge = 4 << 10
+	// mostWaiting is how many messages of one peer wait for room in its share;
+	// an honest one sends the next when the last has arrived.
+	mostWaiting = 4
 )
 
 // letter is one message of a peer that waits for the loop.
@@ -34,31 +38,88 @@ type letter struct {
 type intake struct {
 	busy chan struct{} // one for each check under way
 
-	mu   sync.Mutex
-	used map[string]int // bytes waiting, by peer
+	mu    sync.Mutex
+	peers map[string]*account // of peers with something waiting
+}
+
+// account is one peer's part of what waits.
+type account struct {
+	used    int           // bytes
+	waiting int           // messages that wait for room
+	freed   chan struct{} // closed when room was made
 }
 
 func newIntake() *intake {
-	return &intake{busy: make(chan struct{}, runtime.GOMAXPROCS(0)), used: map[string]int{}}
+	return &intake{busy: make(chan struct{}, runtime.GOMAXPROCS(0)), peers: map[string]*account{}}
 }
 
-// admit counts a message against its sender's share; false = it is full.
+// admit counts a message against its sender's share; false = there is no room.
 func (in *intake) admit(from string, size int) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.used[from] > 0 && in.used[from]+size > peerShare {
+	acc := in.account(from)
+	if acc.used > 0 && acc.used+size > peerShare {
 		return false
 	}
-	in.used[from] += size
+	acc.used += size
 	return true
+}
+
+// await is admit for a sender that may be held up: it waits for room until ctx
+// ends. Not so when others of that peer wait already.
+func (in *intake) await(ctx context.Context, from string, size int) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	acc := in.account(from)
+	for acc.used > 0 && acc.used+size > peerShare {
+		if acc.waiting >= mostWaiting {
+			return errBusy
+		}
+		acc.waiting++
+		freed := acc.freed
+		in.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+		}
+		in.mu.Lock()
+		acc.waiting--
+		if err := ctx.Err(); err != nil {
+			in.forget(from, acc)
+			return err
+		}
+	}
+	acc.used += size
+	return nil
+}
+
+// account of a peer, made if need be, with the intake locked.
+func (in *intake) account(from string) *account {
+	acc := in.peers[from]
+	if acc == nil {
+		acc = &account{freed: make(chan struct{})}
+		in.peers[from] = acc
+	}
+	return acc
 }
 
 // release gives back what admit took.
 func (in *intake) release(from string, size int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.used[from] -= size; in.used[from] <= 0 {
-		delete(in.used, from)
+	acc := in.peers[from]
+	acc.used -= size
+	if acc.waiting > 0 {
+		close(acc.freed)
+		acc.freed = make(chan struct{})
+	}
+	in.forget(from, acc)
+}
+
+// forget drops an account that nothing stands on, with the intake locked.
+func (in *intake) forget(from string, acc *account) {
+	if acc.used == 0 && acc.waiting == 0 {
+		delete(in.peers, from)
 	}
 }
 

@@ -75,11 +75,28 @@ func TestAFloodFillsItsOwnShareAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.onRequest(context.Background(), "flooder", sync); !errors.Is(err, errBusy) {
-		t.Errorf("a message of the exchange above the share: %v", err)
+	// Of the exchange, a few messages wait for room; more are refused.
+	waiting := make(chan error)
+	for range mostWaiting + 1 {
+		go func() {
+			_, err := a.onRequest(context.Background(), "flooder", sync)
+			waiting <- err
+		}()
+	}
+	if err := <-waiting; !errors.Is(err, errBusy) {
+		t.Errorf("one message too many of the exchange: %v", err)
 	}
 	for range accepted {
 		a.loopless()
+	}
+	for range mostWaiting {
+		if err := <-waiting; err != nil {
+			t.Errorf("a message that waited for room: %v", err)
+		}
+		a.loopless()
+	}
+	if n := len(a.intake.peers); n != 1 { // the other's message still waits
+		t.Errorf("%d peers have something waiting", n)
 	}
 	if v := a.validate("flooder", msg); v != gossip.Accept {
 		t.Errorf("after the loop took everything: verdict %v", v)
@@ -113,7 +130,7 @@ func TestGossipIsRelayedOnlyWhenAllOfItHolds(t *testing.T) {
 			t.Errorf("%s: verdict %v, want %v", c.name, v, c.want)
 		}
 	}
-	if n := a.intake.used["peer"]; n != leastCharge {
+	if n := a.intake.peers["peer"].used; n != leastCharge {
 		t.Errorf("%d bytes are counted as waiting, want those of the good one", n)
 	}
 }
