@@ -20,6 +20,7 @@ import (
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/claims/hlc"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/p2p"
 )
@@ -72,7 +73,7 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 	if err != nil {
 		return s, err
 	}
-	warnings := d.linkWarnings(s.Peers)
+	warnings := append(d.linkWarnings(s.Peers), clockWarnings(s.Peers)...)
 	if cure := remedy(why); cure != "" {
 		warnings = append(warnings, cure)
 	}
@@ -93,6 +94,44 @@ func remedy(why string) string {
 		return "set this machine's clock (chronyc makestep, or ntpdate): it claims and publishes nothing until then"
 	}
 	return ""
+}
+
+const (
+	// clockAhead is how far ahead of ours a peer's clock may be before what it
+	// says is refused, in milliseconds.
+	clockAhead = hlc.MaxAheadMillis
+	// clockBehind tells a fast clock of our own from Beats that were a while on
+	// their way: a quiet peer's is up to a minute old when it is first heard.
+	clockBehind = 120_000
+)
+
+// clockWarnings tells of clocks that are wrong: a peer's that is ahead, and
+// ours when most peers look as far behind. (One of ours that is behind, the
+// board itself finds.)
+func clockWarnings(peers []view.Peer) []string {
+	var ahead, out []string
+	var behind []int64
+	others := 0
+	for _, p := range peers {
+		if p.Self || p.State == "gone" {
+			continue
+		}
+		others++
+		if p.AheadMS > clockAhead {
+			ahead = append(ahead, build.OneLine(fmt.Sprintf("the clock of %s is %d s ahead of this machine's: nothing it says is believed until it is set", p.Nick, p.AheadMS/1000), 200))
+		}
+		if p.AheadMS < -clockBehind {
+			behind = append(behind, -p.AheadMS)
+		}
+	}
+	if len(ahead)*2 <= others { // else it is ours that is behind
+		out = ahead
+	}
+	if len(behind)*2 > others {
+		slices.Sort(behind)
+		out = append(out, fmt.Sprintf("this machine's clock is %d s ahead of most peers: they believe nothing it says; set it (chronyc makestep, or ntpdate)", behind[len(behind)/2]/1000))
+	}
+	return out
 }
 
 // linkWarnings tells of peers that cannot be reached though somebody wanted
