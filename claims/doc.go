@@ -40,4 +40,18 @@
 // correctness. Plain last-writer-wins for claims would let a later claim steal
 // a running build and a fast clock win every race, so the order of a claim is
 // (epoch, earliest stamp), never the latest stamp.
+//
+// Two rules here say more than "whoever ends later stops" and "a quarter of the
+// work is the grace", because the simulator showed what those cost:
+//
+//   - Yields takes builds that began within a Beat of each other for equally
+//     far, when one ends three Beats before the other. Else a slow drone that
+//     won a race by a second builds a giant to its end beside the fast one.
+//   - When more than a third of the peers fall silent together, the network
+//     broke. Their builds are left alone for half an hour, and each side takes
+//     first the free jobs that rendezvous hashing gives to a drone that it
+//     hears. Half of 20 drones cut off for 30 minutes: 7.6 % of all work was
+//     done twice without, 1.3 % with it, and the makespan fell from 1.076 of
+//     the bound to 1.013. If a third of a swarm does die within half a minute,
+//     what it was building begins anew up to half an hour later.
 package claims
