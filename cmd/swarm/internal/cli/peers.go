@@ -346,7 +346,7 @@ func stateCell(state string) any {
 		style = render.Good
 	case "held", "waiting", "claimed", "ready":
 		style = render.Warn
-	case "away", "blocked", "unfit", "unreached":
+	case "away", "blocked", "unfit", "unreached", "silent":
 		style = render.Bad
 	case "gone", "idle":
 		style = render.Dim

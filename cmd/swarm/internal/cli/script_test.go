@@ -72,7 +72,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "damage": cmdDamage, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
+			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "damage": cmdDamage, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -155,6 +155,26 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	if err != nil {
 		ts.Fatalf("%s: %v for %q; last:\n%s", strings.Join(args[1:], " "), err, args[0], last)
 	}
+}
+
+// untilone PATTERN SOCKET... waits until the status of one of several daemons
+// matches, and leaves that in the file "got".
+func cmdUntilOne(ts *testscript.TestScript, neg bool, args []string) {
+	re, err := regexp.Compile(args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	ts.Check(poll(ctx, func() error {
+		all := ""
+		for _, socket := range args[1:] {
+			out, _, _ := runIn(ctx, ts, nil, []string{"swarm", "status", "--socket", socket})
+			if re.MatchString(out) {
+				return os.WriteFile(ts.MkAbs("got"), []byte(out), 0o644)
+			}
+			all += out
+		}
+		return fmt.Errorf("no match for %q in:\n%s", args[0], all)
+	}))
 }
 
 // runIn runs a command of the script's PATH, in its environment.

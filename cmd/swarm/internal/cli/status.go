@@ -105,7 +105,7 @@ func showRound(o render.Out, r view.Round) {
 
 // heard is how long ago a peer was heard of; nobody hears himself.
 func heard(p view.Peer) string {
-	if p.Self || p.State == "unreached" {
+	if p.Self || p.State == "unreached" || p.State == "silent" {
 		return "-"
 	}
 	return render.Duration(time.Duration(p.AgeMS) * time.Millisecond)

@@ -54,7 +54,8 @@ type BuildReply struct {
 }
 
 // Peer is a peer with how it is reached. One that is configured and was never
-// reached has the state "unreached" and little else.
+// reached has the state "unreached" and little else, one that is connected and
+// not on the board "silent".
 type Peer struct {
 	view.Peer
 	Connected bool     `json:"connected"`

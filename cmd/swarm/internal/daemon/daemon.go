@@ -73,7 +73,7 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 	if err != nil {
 		return s, err
 	}
-	warnings := append(d.linkWarnings(s.Peers), clockWarnings(s.Peers)...)
+	warnings := slices.Concat(linkWarnings(d.Host.Known(), s.Peers, time.Since(started)), clockWarnings(s.Peers))
 	if cure := remedy(why); cure != "" {
 		warnings = append(warnings, cure)
 	}
@@ -89,7 +89,7 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 func remedy(why string) string {
 	switch {
 	case strings.Contains(why, "runs elsewhere"):
-		return "two machines run with this identity: stop one of them, and there run: swarm init --new-identity"
+		return "two machines run with this identity: stop both, run swarm init --new-identity on one of them, and start them again"
 	case strings.Contains(why, "clock"):
 		return "set this machine's clock (chronyc makestep, or ntpdate): it claims and publishes nothing until then"
 	}
@@ -134,19 +134,29 @@ func clockWarnings(peers []view.Peer) []string {
 	return out
 }
 
+// started is when this process began.
+var started = time.Now()
+
+// silence is how long a connected peer may say nothing before that is odd: it
+// answers the first Beat that it hears at once.
+const silence = 10 * time.Second
+
 // linkWarnings tells of peers that cannot be reached though somebody wanted
-// them to be, and why. One that is merely off is not among them: the peers'
-// own lines say so.
-func (d *Daemon) linkWarnings(peers []view.Peer) []string {
+// them to be, and why, and of those that are connected and say nothing. One
+// that is merely off is not among them: the peers' own lines say so.
+//
+// Two machines with one identity fall silent: whoever knows both takes them for
+// one peer with two connections, and speaks over one of them.
+func linkWarnings(known []p2p.PeerInfo, peers []view.Peer, up time.Duration) []string {
 	var out []string
-	for _, p := range d.Host.Known() {
-		if p.Problem == nil {
-			continue
-		}
+	for _, p := range known {
+		onBoard := slices.ContainsFunc(peers, func(q view.Peer) bool { return q.ID == p.ID })
 		wrong := errors.Is(p.Problem, p2p.ErrSwarmKeyMismatch) || errors.Is(p.Problem, p2p.ErrWrongPeer) || errors.Is(p.Problem, p2p.ErrSameIdentity)
-		known := slices.ContainsFunc(peers, func(q view.Peer) bool { return q.ID == p.ID })
-		if wrong || p.Static && !known {
+		switch {
+		case p.Problem != nil && (wrong || p.Static && !onBoard):
 			out = append(out, build.OneLine("no connection to "+p.ID+": "+problem(p.Problem), 300))
+		case p.Connected && !onBoard && up > silence:
+			out = append(out, "connected to "+p.ID+", and it says nothing to this machine; if a copy of this machine runs elsewhere, stop both, run swarm init --new-identity on one of them, and start them again")
 		}
 	}
 	return out
@@ -208,11 +218,14 @@ func (d *Daemon) Peers(ctx context.Context) ([]control.Peer, error) {
 		out = append(out, c)
 	}
 	for _, i := range d.Host.Known() {
-		if !i.Static || slices.ContainsFunc(s.Peers, func(p view.Peer) bool { return p.ID == i.ID }) {
+		if !i.Static && !i.Connected || slices.ContainsFunc(s.Peers, func(p view.Peer) bool { return p.ID == i.ID }) {
 			continue
 		}
 		c := control.Peer{Connected: i.Connected, Via: i.Kind, RTTMicros: i.RTT.Microseconds(), Addrs: append([]string{}, i.Addrs...)}
 		c.ID, c.State, c.Doing, c.Builders = i.ID, "unreached", []view.Build{}, []string{}
+		if i.Connected {
+			c.State = "silent"
+		}
 		if i.Problem != nil {
 			c.Problem = problem(i.Problem)
 		}

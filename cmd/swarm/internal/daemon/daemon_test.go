@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/sample"
@@ -47,6 +48,36 @@ func TestWrongClocksAreNamed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLinksThatAreNotAsTheyShouldBeAreNamed(t *testing.T) {
+	link := func(change func(*p2p.PeerInfo)) []p2p.PeerInfo {
+		i := p2p.PeerInfo{ID: "12D3KooWnas", Static: true}
+		change(&i)
+		return []p2p.PeerInfo{i}
+	}
+	nas := []view.Peer{{ID: "12D3KooWnas", Nick: "nas", State: "away"}}
+	for name, x := range map[string]struct {
+		known []p2p.PeerInfo
+		peers []view.Peer
+		up    time.Duration
+		want  string
+	}{
+		"fine":                      {link(func(i *p2p.PeerInfo) { i.Connected = true }), nas, time.Hour, ""},
+		"never reached":             {link(func(i *p2p.PeerInfo) { i.Problem = p2p.ErrRefused }), nil, time.Second, "no connection to 12D3KooWnas: refused"},
+		"off, as its line says":     {link(func(i *p2p.PeerInfo) { i.Problem = p2p.ErrNoAnswer }), nas, time.Hour, ""},
+		"another swarm's by now":    {link(func(i *p2p.PeerInfo) { i.Problem = p2p.ErrSwarmKeyMismatch }), nas, time.Hour, "swarm key mismatch"},
+		"found by chance, and gone": {link(func(i *p2p.PeerInfo) { i.Static, i.Problem = false, p2p.ErrRefused }), nil, time.Hour, ""},
+		"found, with our own name":  {link(func(i *p2p.PeerInfo) { i.Static, i.Problem = false, p2p.ErrSameIdentity }), nil, time.Hour, "this machine's own identity"},
+		"connected and silent":      {link(func(i *p2p.PeerInfo) { i.Connected = true }), nil, time.Minute, "swarm init --new-identity"},
+		"connected a moment ago":    {link(func(i *p2p.PeerInfo) { i.Connected = true }), nil, time.Second, ""},
+		"not tried yet":             {link(func(*p2p.PeerInfo) {}), nil, time.Hour, ""},
+	} {
+		got := linkWarnings(x.known, x.peers, x.up)
+		if (len(got) == 1) != (x.want != "") || len(got) == 1 && !strings.Contains(got[0], x.want) {
+			t.Errorf("%s: %q, want %q", name, got, x.want)
+		}
 	}
 }
 
