@@ -67,7 +67,10 @@ func appHelp(app *cli.App) string {
 
 func commandHelp(cmd *cli.Command, full string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s - %s\n\nusage: %s", full, cmd.Usage, full)
+	for _, l := range render.Wrap(full+" - "+cmd.Usage, helpWidth) {
+		b.WriteString(l + "\n")
+	}
+	fmt.Fprintf(&b, "\nusage: %s", full)
 	if len(cmd.Subcommands) > 0 {
 		b.WriteString(" COMMAND")
 	}
@@ -99,7 +102,7 @@ func commandHelp(cmd *cli.Command, full string) string {
 			}
 		}
 		if settings {
-			b.WriteString("\nA flag marked * may also be set as SWARM_NAME, or as a line of the settings file.\n")
+			b.WriteString("\nA flag marked * is also SWARM_NAME, or a line of the settings file.\n")
 		}
 	}
 	return b.String()

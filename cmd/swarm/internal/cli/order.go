@@ -11,7 +11,7 @@ import (
 )
 
 func whyCmd(e *env) *cli.Command {
-	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "drone", Usage: "why this peer does nothing, or what it will do"})
+	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "drone", Usage: "why the peer `NAME` does nothing, or what it will do"})
 	return &cli.Command{
 		Name: "why", Usage: "say what a job waits for, and each drone's reason", ArgsUsage: "JOB", Flags: flags, Before: settings(flags),
 		Description: "JOB is a package (category/name, or with its version) or the end of a job's key.",

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,7 +101,7 @@ func showRound(o render.Out, r view.Round) {
 			more += fmt.Sprintf(", %d %s", x.n, x.word)
 		}
 	}
-	o.Printf("round %s (%s, %s): needed %d, building %d, done %d%s%s\n", r.ID, render.Clean(r.Command), r.Priority, r.Jobs, r.Building, r.Done, more, left)
+	o.Labeled(render.Strong, "round "+r.ID+":", fmt.Sprintf("%s (%s): needed %d, building %d, done %d%s%s", r.Command, r.Priority, r.Jobs, r.Building, r.Done, more, left))
 }
 
 // heard is how long ago a peer was heard of; nobody hears himself.
@@ -154,7 +155,7 @@ func copies(b view.Blobs) string {
 }
 
 func jobsCmd(e *env) *cli.Command {
-	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "round", Usage: "the jobs of this round, open or not"}, &cli.StringFlag{Name: "state", Usage: "only jobs in this state"})
+	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "round", Usage: "the jobs of the round `ID`, open or not"}, &cli.StringFlag{Name: "state", Usage: "only jobs in this `STATE`"})
 	return &cli.Command{
 		Name: "jobs", Usage: "list the jobs of the open rounds", Flags: flags, Before: settings(flags),
 		Action: func(c *cli.Context) error {
@@ -178,14 +179,34 @@ func jobsCmd(e *env) *cli.Command {
 				e.note("no jobs: no round is open (swarm status lists the rounds, swarm jobs --round ID their jobs)")
 				return nil
 			}
-			t := e.out.NewTable("PACKAGE", "STATE", "PEER", "COPIES", "KEY", "NOTE")
-			for _, j := range jobs {
-				t.Row(j.CPV, stateCell(j.State), j.Peer, j.Copies, j.Key.Short(), jobNote(j))
-			}
-			t.Flush()
+			showJobs(e.out, jobs)
 			return nil
 		},
 	}
+}
+
+// showJobs writes the table. A terminal has no room for a column of its own for
+// the copies: they stand in the note.
+func showJobs(o render.Out, jobs []view.Job) {
+	t := o.NewTable("PACKAGE", "STATE", "PEER", "COPIES", "KEY", "NOTE")
+	if o.TTY {
+		t = o.NewTable("PACKAGE", "STATE", "PEER", "KEY", "NOTE")
+	}
+	for _, j := range jobs {
+		if !o.TTY {
+			t.Row(j.CPV, stateCell(j.State), j.Peer, j.Copies, j.Key.Short(), jobNote(j))
+			continue
+		}
+		note := jobNote(j)
+		switch {
+		case j.Copies == 1:
+			note = strings.TrimSpace("1 copy " + note)
+		case j.Copies > 1:
+			note = strings.TrimSpace(fmt.Sprintf("%d copies %s", j.Copies, note))
+		}
+		t.Row(j.CPV, stateCell(j.State), j.Peer, j.Key.Short(), note)
+	}
+	t.Flush()
 }
 
 func jobNote(j view.Job) string {
@@ -218,7 +239,7 @@ func logsCmd(e *env) *cli.Command {
 }
 
 func buildCmd(e *env) *cli.Command {
-	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "with", Usage: "plan with portage or sample, if not the daemon's own choice"},
+	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "with", Usage: "`WHAT` to plan with: portage or sample; else the daemon's own choice"},
 		&cli.BoolFlag{Name: "wait", Usage: "wait until the round has ended and show how it goes"})
 	return &cli.Command{
 		Name: "build", Usage: "have the swarm build packages, and what they need", ArgsUsage: "ATOM...", Flags: flags, Before: settings(flags),
@@ -249,7 +270,11 @@ func runBuild(c *cli.Context, e *env, atoms []string) error {
 	} else if c.Bool("json") {
 		err = e.out.JSON(reply)
 	} else {
-		e.out.Printf("round %s: %d jobs for %s\n", reply.Round, reply.Jobs, strings.Join(reply.Wanted, " "))
+		wanted := reply.Wanted
+		if most := 5; e.out.TTY && len(wanted) > most {
+			wanted = append(slices.Clone(wanted[:most]), fmt.Sprintf("and %d more", len(wanted)-most))
+		}
+		e.out.Labeled(render.Strong, "round "+reply.Round+":", fmt.Sprintf("%d jobs for %s", reply.Jobs, strings.Join(wanted, " ")))
 		e.note("watch it: swarm status --watch")
 	}
 	if err == nil && len(reply.Missing) > 0 {
