@@ -182,7 +182,10 @@ func runIn(ctx context.Context, ts *testscript.TestScript, stdin io.Reader, args
 	cmd := exec.CommandContext(ctx, filepath.Join(ts.Getenv("PATH"), args[0]), args[1:]...)
 	cmd.Dir, cmd.Stdin = ts.MkAbs("."), stdin
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "SWARM_CONFIG",
-		"SWARM_LISTEN", "SWARM_GATEWAY", "SWARM_MDNS", "SWARM_DHT", "SWARM_BUILDER", "SWARM_JOBS"} {
+		"SWARM_LISTEN", "SWARM_GATEWAY", "SWARM_MDNS", "SWARM_DHT", "SWARM_BUILDER", "SWARM_JOBS", "SWARM_TARGET"} {
+		if ts.Getenv(name) == "" {
+			continue
+		}
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	var out, errOut strings.Builder

@@ -38,7 +38,15 @@ type Catalog struct {
 	live      map[[32]byte]bool // blobs that a reachable peer holds
 }
 
-const catalogPoll = 2 * time.Second
+const (
+	// catalogPoll is how often the board is looked at though nothing changed:
+	// peers come and go by time, and a release that could not be read is tried
+	// again.
+	catalogPoll = 2 * time.Second
+	// catalogRest is between two looks. While packages are built the board
+	// changes many times a second, and a look goes over every blob.
+	catalogRest = 100 * time.Millisecond
+)
 
 // Run follows the board until ctx ends.
 func (c *Catalog) Run(ctx context.Context) error {
@@ -48,6 +56,11 @@ func (c *Catalog) Run(ctx context.Context) error {
 	for {
 		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
 			c.Log.Debug("catalog not refreshed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(catalogRest):
 		}
 		select {
 		case <-ctx.Done():
@@ -78,36 +91,53 @@ func (c *Catalog) refresh(ctx context.Context) error {
 	c.mu.Lock()
 	c.live = live
 	c.mu.Unlock()
+	moved := false
 	for _, h := range heads {
-		c.mu.Lock()
-		_, known := c.manifests[h.Release]
-		c.mu.Unlock()
-		if !known {
-			m, err := publish.LoadManifest(ctx, c.Store, c.Fetch, h.Release)
-			if err != nil {
-				c.Log.Debug("release not loaded yet", "target", h.Target, "error", err)
-				continue
-			}
-			c.mu.Lock()
-			if c.manifests == nil {
-				c.manifests = map[string]*release.Manifest{}
-			}
-			c.manifests[h.Release] = m
-			c.mu.Unlock()
-		}
-		c.mu.Lock()
-		key := h.Target + "/" + h.Name
-		if c.heads == nil {
-			c.heads = map[string]release.Channel{}
-		}
-		moved := c.heads[key] != h
-		c.heads[key] = h
-		c.mu.Unlock()
-		if moved {
-			c.Moved()
-		}
+		moved = c.follow(ctx, h) || moved
+	}
+	c.forget()
+	if moved {
+		c.Moved()
 	}
 	return nil
+}
+
+// follow takes over a channel's head once its release can be read, and reports
+// whether it moved.
+func (c *Catalog) follow(ctx context.Context, h release.Channel) bool {
+	key := h.Target + "/" + h.Name
+	c.mu.Lock()
+	same, m := c.heads[key] == h, c.manifests[h.Release]
+	c.mu.Unlock()
+	if same {
+		return false
+	}
+	if m == nil {
+		var err error
+		if m, err = publish.LoadManifest(ctx, c.Store, c.Fetch, h.Release); err != nil {
+			c.Log.Debug("release not loaded yet", "target", h.Target, "error", err)
+			return false
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heads == nil {
+		c.heads, c.manifests = map[string]release.Channel{}, map[string]*release.Manifest{}
+	}
+	c.heads[key], c.manifests[h.Release] = h, m
+	return true
+}
+
+// forget drops releases that no head shows any more: what the gateway serves
+// until the new one is whole, it holds itself.
+func (c *Catalog) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	shown := map[string]bool{}
+	for _, h := range c.heads {
+		shown[h.Release] = true
+	}
+	maps.DeleteFunc(c.manifests, func(id string, _ *release.Manifest) bool { return !shown[id] })
 }
 
 // Targets lists the targets that have a head.

@@ -77,14 +77,17 @@ func cpuFlags(path string) []string {
 }
 
 // FreeMemory is MemAvailable in MiB, 0 where the kernel does not say.
-func FreeMemory() int64 {
-	b, err := os.ReadFile("/proc/meminfo")
+func FreeMemory() int64 { return memAvailable("/proc/meminfo") }
+
+func memAvailable(path string) int64 {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
 		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
-			if n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64); err == nil {
+			kib, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			if n, err := strconv.ParseInt(kib, 10, 64); err == nil {
 				return n / 1024
 			}
 		}
