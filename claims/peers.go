@@ -71,6 +71,9 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		return
 	}
 	_ = r.clock.Observe(stamp, now.Wall) // within the bound, checked above
+	if p.beat.Instance == 0 || beatChanged(p.beat, beat) || len(p.beat.Jobs) != len(beat.Jobs) {
+		r.emit(Changed{})
+	}
 	if p.beat.Instance == 0 {
 		r.nextBeat = min(r.nextBeat, now.Boot+200) // let a newcomer see us soon
 	}
@@ -146,6 +149,7 @@ func (r *Replica) judgeClock() {
 
 // beat publishes a new Beat of this peer.
 func (r *Replica) beat(now Now) {
+	r.noteWork(now)
 	b := r.report
 	b.Instance = r.cfg.Instance
 	b.PeriodMS = r.period()
@@ -155,9 +159,11 @@ func (r *Replica) beat(now Now) {
 	for _, k := range r.ownKeys() {
 		b.Jobs = append(b.Jobs, r.own[k].job)
 	}
-	if ok, why := r.MayClaim(); !ok && b.Accepting {
+	ok, why := r.MayClaim()
+	if !ok && b.Accepting {
 		b.Accepting, b.Why = false, why
 	}
+	r.toldMay = ok
 	r.nextBeat = now.Boot + b.PeriodMS
 	o, err := r.seal(now, b)
 	if err != nil {
@@ -168,16 +174,46 @@ func (r *Replica) beat(now Now) {
 	if me == nil {
 		me = r.meet(r.self)
 	}
+	if beatChanged(me.beat, b) {
+		// Gossip may lose it, and an idle peer would be misread for a minute.
+		r.nextBeat = now.Boot + min(b.PeriodMS, WorkPeriod(len(r.peers)))
+	}
 	r.setBeat(me, b, o, now)
 	r.emit(Publish{o})
 }
 
-// period of this peer's Beats: max(5 s, N x 50 ms) while building or willing.
+// period of this peer's Beats: max(5 s, N x 50 ms) while building, or willing
+// and there is something to build.
 func (r *Replica) period() int64 {
-	if len(r.own) == 0 && !(r.report.Accepting && r.report.Slots > 0) {
+	if len(r.own) == 0 && !(r.report.Accepting && r.report.Slots > 0 && r.working) {
 		return IdleBeatMillis
 	}
-	return max(BeatMillis, int64(len(r.peers))*beatPerPeer)
+	return WorkPeriod(len(r.peers))
+}
+
+// WorkPeriod is how often the drones of a swarm of so many peers speak while
+// there is work, in milliseconds.
+func WorkPeriod(peers int) int64 { return max(BeatMillis, int64(peers)*beatPerPeer) }
+
+// noteWork follows whether there is anything to build. When work appears, every
+// willing peer speaks at once and then at the shorter period. So one that died
+// while all were idle is missed as soon as any other: its lease counts from
+// here as if it had spoken now at the shorter period.
+func (r *Replica) noteWork(now Now) {
+	was := r.working
+	r.working = r.idx.anyWork()
+	if was || !r.working {
+		return
+	}
+	r.nextBeat = min(r.nextBeat, now.Boot+r.cfg.Rand.Int64N(speakWithin))
+	short := WorkPeriod(len(r.peers))
+	for id, p := range r.peers {
+		if id == r.self || !r.alive(p, now) || !p.beat.Accepting || p.beat.Slots == 0 || p.beat.PeriodMS <= short {
+			continue
+		}
+		p.heard, p.beat.PeriodMS = now.Boot, short
+		r.judgeAt = min(r.judgeAt, p.heard+p.lease()+1)
+	}
 }
 
 // beatChanged reports whether others should hear of a report before the next

@@ -274,6 +274,17 @@ func (r *Replica) rewant(now Now) {
 	}
 	x.rankAll()
 	x.unsorted = true
+	r.noteWork(now)
+}
+
+// anyWork reports whether some wanted job can still come to be built.
+func (x *index) anyWork() bool {
+	for _, ks := range x.keys {
+		if ks.job != nil && ks.wanted && !ks.avail && !ks.away && !ks.failed && ks.blocked == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // hurry gives a job's priority to all that it waits for.

@@ -23,6 +23,7 @@ const (
 	BeatMillis     = 5_000  // while building or willing
 	IdleBeatMillis = 60_000 // else
 	beatPerPeer    = 50     // the period grows with the swarm
+	speakWithin    = 1_000  // of work appearing, all who are willing speak
 	LeasePeriods   = 6
 	maxGrace       = 15 * 60_000
 	AwayMillis     = 15 * 60_000 // a holder not seen for longer is not expected back
@@ -146,8 +147,8 @@ type (
 	}
 	// Alarm is a thing a person has to know. Code is stable, Text for people.
 	Alarm struct{ Code, Text string }
-	// Changed says that time alone changed how the board reads: a peer fell
-	// silent or came back, or this peer may now claim.
+	// Changed says that the board reads otherwise though no record came: a peer
+	// fell silent, came back or says something new, or this peer may now claim.
 	Changed struct{}
 	// WantPlan asks for a round's plan, which stands in a blob.
 	WantPlan struct{ Round, CID string }
@@ -190,6 +191,8 @@ type Replica struct {
 
 	report   Beat
 	nextBeat int64
+	working  bool // there is something to build
+	toldMay  bool // the newest Beat said that this peer may claim
 	judgeAt  int64 // boot at which the next lease may end
 	cutOff   bool  // more than a third of the peers fell silent lately
 	leaving  bool
@@ -261,6 +264,7 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 		r.report = ev.Beat
 		if changed {
 			r.nextBeat = now.Boot
+			r.emit(Changed{})
 		}
 	case Resumed:
 		for _, p := range r.peers {
@@ -433,6 +437,9 @@ func (r *Replica) due(now Now) {
 			o.settleAt = 0
 			r.emit(Won{k})
 		}
+	}
+	if may, _ := r.MayClaim(); may != r.toldMay && r.report.Accepting {
+		r.nextBeat = min(r.nextBeat, now.Boot)
 	}
 	if now.Boot >= r.nextBeat && !r.leaving {
 		r.beat(now)

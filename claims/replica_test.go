@@ -294,7 +294,8 @@ func TestAReplayedBeatRenewsNothing(t *testing.T) {
 		}
 	}
 	b.Step(now, Received{a.self, []wire.Opened{beat}})
-	later := Now{Wall: now.Wall + 31_000, Boot: now.Boot + 31_000}
+	end := LeasePeriods*int64(IdleBeatMillis) + 1
+	later := Now{Wall: now.Wall + end, Boot: now.Boot + end}
 	b.Step(later, Received{a.self, []wire.Opened{beat}})
 	if b.live(a.self, later) {
 		t.Error("an old Beat made a silent peer live")

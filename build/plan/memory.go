@@ -75,10 +75,12 @@ func (m *Memory) Scarred(k build.Key) bool {
 // Passed reports whether a drone is passed over for a job now.
 func (m *Memory) Passed(k build.Key, peer string) bool { return m.Scarred(k) && m.idle[peer] }
 
+// periodOf is how often a peer speaks. One that has nothing to do as far as it
+// knows speaks seldom; it is not waited for longer because of that.
 func periodOf(peers []claims.Peer, id string) int64 {
 	for i := range peers {
 		if peers[i].ID == id && peers[i].Beat.PeriodMS > 0 {
-			return peers[i].Beat.PeriodMS
+			return min(peers[i].Beat.PeriodMS, claims.WorkPeriod(len(peers)))
 		}
 	}
 	return claims.BeatMillis

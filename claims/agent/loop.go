@@ -95,12 +95,26 @@ func (l *loop) take(m letter) {
 }
 
 func (l *loop) step(ev claims.Event) {
-	if _, tick := ev.(claims.Tick); !tick {
-		l.changed = true
-	}
 	effects := l.a.replica.Step(l.a.cfg.Clock.Now(), ev)
-	l.changed = l.changed || len(effects) > 0
+	l.changed = l.changed || changes(ev, effects)
 	l.effects = append(l.effects, effects...)
+}
+
+// changes reports whether the board reads otherwise after a step. Most steps of
+// an idle peer are Beats that say nothing new: telling everybody who watches of
+// each cost more than all else that such a peer does.
+func changes(ev claims.Event, effects []claims.Effect) bool {
+	switch ev.(type) {
+	case claims.PlanLoaded, claims.Connected, claims.Disconnected, claims.Progress, claims.GiveBack:
+		return true
+	}
+	for _, e := range effects {
+		switch e.(type) {
+		case claims.Persist, claims.Changed, claims.Won, claims.Stop:
+			return true
+		}
+	}
+	return false
 }
 
 // flush writes what has to be on disk, then does everything else in order.

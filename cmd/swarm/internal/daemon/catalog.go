@@ -39,10 +39,10 @@ type Catalog struct {
 }
 
 const (
-	// catalogPoll is how often the board is looked at though nothing changed:
-	// peers come and go by time, and a release that could not be read is tried
-	// again.
-	catalogPoll = 2 * time.Second
+	// catalogPoll is how often the board is looked at though nothing changed: a
+	// release that could not be read is tried again. That a peer fell silent is
+	// a change.
+	catalogPoll = 10 * time.Second
 	// catalogRest is between two looks. While packages are built the board
 	// changes many times a second, and a look goes over every blob.
 	catalogRest = 100 * time.Millisecond

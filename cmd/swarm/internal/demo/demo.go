@@ -225,7 +225,7 @@ func (d *demo) await(ctx context.Context, p *peer, ok func(view.Snapshot) bool) 
 	for {
 		s, err := p.client.Status(ctx)
 		if err != nil {
-			return err
+			return p.explain(err)
 		}
 		d.opt.Show.Progress(s)
 		if err := d.look(ctx); err != nil {
@@ -252,7 +252,7 @@ func (d *demo) look(ctx context.Context, silent ...*peer) error {
 		}
 		raws, err := p.client.Board(ctx)
 		if err != nil {
-			return err
+			return p.explain(err)
 		}
 		d.history.see(raws)
 	}

@@ -103,6 +103,20 @@ func lastLine(path string) string {
 	return lines[len(lines)-1]
 }
 
+// explain says when a peer does not answer since its process has ended.
+func (p *peer) explain(err error) error {
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok || e.Kind != control.KindUnreachable {
+		return err
+	}
+	select {
+	case <-p.ended:
+		return fmt.Errorf("%s has ended, and should not have: %s", p.name, lastLine(p.logs))
+	case <-time.After(time.Second):
+		return fmt.Errorf("%s does not answer: %s", p.name, e.Message)
+	}
+}
+
 // running reports whether the process is there.
 func (p *peer) running() bool {
 	if p.ended == nil {
