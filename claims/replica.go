@@ -191,8 +191,8 @@ type Replica struct {
 
 	report   Beat
 	nextBeat int64
-	working  bool // there is something to build
-	toldMay  bool // the newest Beat said that this peer may claim
+	working  bool  // there is something to build
+	toldMay  bool  // the newest Beat said that this peer may claim
 	judgeAt  int64 // boot at which the next lease may end
 	cutOff   bool  // more than a third of the peers fell silent lately
 	leaving  bool
