@@ -94,12 +94,15 @@ type Edge struct {
 }
 
 // RootEntry is one package that a job's root adds to the base, in merge order.
-// Key is the build key whose artifact is installed; it is empty for a package
-// that the base already has and that is listed only to be checked.
+// Key is the build key whose artifact is installed, or Seed the CID of a
+// package that the requester had installed and lends to break a cycle: it
+// enters roots and never a release. Both are empty for a package that the base
+// already has and that is listed only to be checked.
 type RootEntry struct {
 	CPV  CPV    `cbor:"c" json:"cpv"`
 	Slot string `cbor:"s" json:"slot"`
 	Key  Key    `cbor:"k" json:"key"`
+	Seed string `cbor:"seed,omitempty" json:"seed,omitempty"`
 }
 
 // Builder names a way of building: which program reads the job.
@@ -143,14 +146,16 @@ type Note struct {
 // Plan is what a round wants built: jobs with their edges. Jobs stand in an
 // order in which they can be built one after another.
 type Plan struct {
-	Target  string `cbor:"target" json:"target"`
-	Tree    string `cbor:"tree,omitempty" json:"tree,omitempty"`
-	Jobs    []Job  `cbor:"jobs" json:"jobs"`
-	Want    []Key  `cbor:"want" json:"want"`                       // what was asked for, the rest is needed by it
-	Dropped []Note `cbor:"dropped,omitempty" json:"dropped"`       // could not be resolved
-	Missing []Note `cbor:"missing,omitempty" json:"missing"`       // does not exist
-	Header  []Pair `cbor:"header,omitempty" json:"header"`         // the target's index header, from Portage
-	Command string `cbor:"cmd,omitempty" json:"command,omitempty"` // what was asked, for people
+	Target  string  `cbor:"target" json:"target"`
+	Bundle  string  `cbor:"bundle,omitempty" json:"bundle,omitempty"` // CID of the configuration; "" = the drone's own
+	Base    BaseRef `cbor:"base" json:"base"`                         // what builds start from; zero = in place
+	Tree    string  `cbor:"tree,omitempty" json:"tree,omitempty"`
+	Jobs    []Job   `cbor:"jobs" json:"jobs"`
+	Want    []Key   `cbor:"want" json:"want"`                       // what was asked for, the rest is needed by it
+	Dropped []Note  `cbor:"dropped,omitempty" json:"dropped"`       // could not be resolved
+	Missing []Note  `cbor:"missing,omitempty" json:"missing"`       // does not exist
+	Header  []Pair  `cbor:"header,omitempty" json:"header"`         // the target's index header, from Portage
+	Command string  `cbor:"cmd,omitempty" json:"command,omitempty"` // what was asked, for people
 }
 
 // Pair is a header line of a Packages index: "Name: Value".

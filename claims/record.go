@@ -357,6 +357,8 @@ func decode(o wire.Opened) (Body, error) {
 		return decodeAs[outcomeBody](o)
 	case TypeChannel:
 		return decodeAs[channelBody](o)
+	case TypeTarget:
+		return decodeAs[targetBody](o)
 	}
 	return nil, nil
 }
