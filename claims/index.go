@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 	"slices"
@@ -15,6 +16,9 @@ type Result struct {
 	build.Outcome
 	Peer  string
 	Stamp hlc.Time
+
+	digest digest32 // of the artifact, if it is good and
+	named  bool     // its CID can be read
 }
 
 // roundState is a round with its plan, where that is known.
@@ -35,13 +39,14 @@ type index struct {
 	results map[build.Key][]Result   // sorted: good first, then oldest first
 	names   map[digest32][]build.Key // keys whose good outcomes name a blob
 	learned map[string]*history      // by category/name
-	holders map[digest32]map[string]bool
-	shards  map[string][]digest32 // by record key, what the shard listed
-	orders  map[string]directive  // by record key
+	holders map[digest32][]string    // sorted
+	shards  map[string][]digest32    // by record key, what the shard listed
+	orders  map[string]directive     // by record key
 	decline map[build.Key]map[string]Decline
 	dropped []string // keys that left the board, for the journal
 
 	ready     []*keyState // candidates in the order of the schedule
+	undone    int         // wanted jobs that can still come to be built
 	unsorted  bool        // ready has to be made anew
 	rewant    bool        // rounds or their urgency changed
 	relearn   bool        // estimates changed, and with them ranks
@@ -64,7 +69,7 @@ func newIndex() *index {
 		rounds: map[string]*roundState{}, keys: map[build.Key]*keyState{}, results: map[build.Key][]Result{},
 		names: map[digest32][]build.Key{}, learned: map[string]*history{}, touched: map[build.Key]bool{}, awayKeys: map[build.Key]*keyState{},
 		authored: map[string][]build.Key{}, failing: map[build.Key]bool{},
-		holders: map[digest32]map[string]bool{}, shards: map[string][]digest32{},
+		holders: map[digest32][]string{}, shards: map[string][]digest32{},
 		orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{},
 	}
 }
@@ -76,7 +81,11 @@ func (x *index) add(e *entry) {
 	case roundBody:
 		x.addRound(b.Round, stamp)
 	case outcomeBody:
-		rs := append(x.results[b.Key], Result{b.Outcome, e.rec.Author(), stamp})
+		res := Result{Outcome: b.Outcome, Peer: e.rec.Author(), Stamp: stamp}
+		if b.Class == build.Good {
+			res.digest, res.named = digestOf(b.Artifact.CID)
+		}
+		rs := append(x.results[b.Key], res)
 		slices.SortFunc(rs, func(p, q Result) int {
 			if g := cmp.Compare(rankClass(p.Class), rankClass(q.Class)); g != 0 {
 				return g
@@ -94,8 +103,8 @@ func (x *index) add(e *entry) {
 		if b.Class == build.Good {
 			x.authored[e.rec.Author()] = append(x.authored[e.rec.Author()], b.Key)
 			x.learn(b.Outcome)
-			if d, ok := digestOf(b.Artifact.CID); ok && !slices.Contains(x.names[d], b.Key) {
-				x.names[d] = append(x.names[d], b.Key)
+			if res.named && !slices.Contains(x.names[res.digest], b.Key) {
+				x.names[res.digest] = append(x.names[res.digest], b.Key)
 			}
 		}
 	case Claim:
@@ -170,25 +179,50 @@ func (x *index) listJobs(rs *roundState) {
 	}
 }
 
+// addShard replaces a peer's list of blobs. Lists are long and change by a few
+// entries, so only those that differ are looked at.
 func (x *index) addShard(key, author string, h Holdings) {
-	for _, d := range x.shards[key] {
+	old, list := x.shards[key], make([]digest32, len(h.CIDs))
+	for i, c := range h.CIDs {
+		list[i] = digest32(c)
+	}
+	if !slices.IsSortedFunc(list, compareDigests) {
+		slices.SortFunc(list, compareDigests) // another peer's word
+	}
+	list = slices.Compact(list)
+	n := 0
+	for _, d := range list {
+		for n < len(old) && compareDigests(old[n], d) < 0 {
+			x.dropHolder(old[n], author)
+			n++
+		}
+		if n < len(old) && old[n] == d {
+			n++
+			continue
+		}
 		x.touch(d)
-		delete(x.holders[d], author)
-		if len(x.holders[d]) == 0 {
-			delete(x.holders, d)
+		if at, found := slices.BinarySearch(x.holders[d], author); !found {
+			x.holders[d] = slices.Insert(x.holders[d], at, author)
 		}
 	}
-	list := make([]digest32, 0, len(h.CIDs))
-	for _, c := range h.CIDs {
-		d := digest32(c)
-		list = append(list, d)
-		x.touch(d)
-		if x.holders[d] == nil {
-			x.holders[d] = map[string]bool{}
-		}
-		x.holders[d][author] = true
+	for ; n < len(old); n++ {
+		x.dropHolder(old[n], author)
 	}
 	x.shards[key] = list
+}
+
+func compareDigests(a, b digest32) int { return bytes.Compare(a[:], b[:]) }
+
+func (x *index) dropHolder(d digest32, author string) {
+	x.touch(d)
+	hs := x.holders[d]
+	at, found := slices.BinarySearch(hs, author)
+	switch {
+	case found && len(hs) == 1:
+		delete(x.holders, d)
+	case found:
+		x.holders[d] = slices.Delete(hs, at, at+1)
+	}
 }
 
 // touchPeer touches every key whose artifact a peer holds or has made: what
@@ -265,12 +299,11 @@ func (r *Replica) Holders(cidText string, live bool, now Now) []string {
 		return nil
 	}
 	var out []string
-	for p := range r.idx.holders[d] {
+	for _, p := range r.idx.holders[d] {
 		if !live || r.live(p, now) {
 			out = append(out, p)
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 
@@ -278,13 +311,8 @@ func (r *Replica) Holders(cidText string, live bool, now Now) []string {
 // replication; sorted holders.
 func (r *Replica) Blobs() map[[32]byte][]string {
 	out := make(map[[32]byte][]string, len(r.idx.holders))
-	for d, ps := range r.idx.holders {
-		hs := make([]string, 0, len(ps))
-		for p := range ps {
-			hs = append(hs, p)
-		}
-		slices.Sort(hs)
-		out[d] = hs
+	for d, hs := range r.idx.holders {
+		out[d] = slices.Clone(hs)
 	}
 	return out
 }

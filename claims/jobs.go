@@ -63,12 +63,16 @@ func (r *Replica) wantedCopies(now Now) int {
 // peer holds, else the oldest that is expected back, else nil.
 func (r *Replica) Good(k build.Key, now Now) (res *Result, copies int) {
 	var away *Result
-	for i := range r.idx.results[k] {
-		o := &r.idx.results[k][i]
+	rs := r.idx.results[k]
+	for i := range rs {
+		o := &rs[i]
 		if o.Class != build.Good {
 			break // good ones come first
 		}
-		hs := r.Holders(o.Artifact.CID, false, now)
+		var hs []string
+		if o.named {
+			hs = r.idx.holders[o.digest]
+		}
 		live := 0
 		for _, h := range hs {
 			if r.live(h, now) {

@@ -201,7 +201,7 @@ func WorkPeriod(peers int) int64 { return max(BeatMillis, int64(peers)*beatPerPe
 // here as if it had spoken now at the shorter period.
 func (r *Replica) noteWork(now Now) {
 	was := r.working
-	r.working = r.idx.anyWork()
+	r.working = r.idx.undone > 0
 	if was || !r.working {
 		return
 	}

@@ -50,11 +50,17 @@ type keyState struct {
 	missing int  // deps that are not available
 	blocked int  // deps that are failed or blocked
 	listed  bool // stands in index.ready
+	undone  bool // is counted in index.undone
+}
+
+// toDo reports whether the job can still come to be built.
+func (k *keyState) toDo() bool {
+	return k.job != nil && k.wanted && !k.avail && !k.away && !k.failed && k.blocked == 0
 }
 
 // candidate reports whether the job could be claimed if nobody holds it.
 func (k *keyState) candidate() bool {
-	return k.job != nil && k.wanted && !k.avail && !k.away && !k.failed && k.missing == 0 && k.blocked == 0
+	return k.missing == 0 && k.toDo()
 }
 
 // Candidate is a job that could be claimed, in the order of the schedule.
@@ -105,6 +111,7 @@ func (x *index) link(ks *keyState) {
 
 // relist puts a key among the candidates or takes it out, as it is now.
 func (x *index) relist(ks *keyState) {
+	x.count(ks)
 	want := ks.candidate()
 	if want == ks.listed || x.unsorted {
 		return // or the whole list is made anew anyway
@@ -117,6 +124,17 @@ func (x *index) relist(ks *keyState) {
 		x.ready = slices.Delete(x.ready, n, n+1)
 	}
 	ks.listed = want
+}
+
+// count keeps index.undone.
+func (x *index) count(ks *keyState) {
+	if is := ks.toDo(); is != ks.undone {
+		if ks.undone = is; is {
+			x.undone++
+		} else {
+			x.undone--
+		}
+	}
 }
 
 // setAvail notes whether an artifact can be fetched, and tells its users.
@@ -265,6 +283,7 @@ func (r *Replica) rewant(now Now) {
 		if _, bumped := x.order(VerbBump, string(ks.key)); bumped && ks.wanted {
 			ks.prio = build.WaitedFor
 		}
+		x.count(ks)
 	}
 	// What a job waits for is as urgent as the job.
 	for _, ks := range x.keys {
@@ -275,16 +294,6 @@ func (r *Replica) rewant(now Now) {
 	x.rankAll()
 	x.unsorted = true
 	r.noteWork(now)
-}
-
-// anyWork reports whether some wanted job can still come to be built.
-func (x *index) anyWork() bool {
-	for _, ks := range x.keys {
-		if ks.job != nil && ks.wanted && !ks.avail && !ks.away && !ks.failed && ks.blocked == 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // hurry gives a job's priority to all that it waits for.

@@ -43,8 +43,9 @@ const (
 // Config is what a Replica starts from.
 type Config struct {
 	Key      ed25519.PrivateKey
-	Instance uint64 // random per process
-	Settle   int64  // milliseconds between claim and compile; 0 = SettleLAN
+	Sign     func(msg []byte) []byte // instead of Key, which still names the peer; nil = by Key
+	Instance uint64                  // random per process
+	Settle   int64                   // milliseconds between claim and compile; 0 = SettleLAN
 	Rand     *rand.Rand
 }
 
@@ -217,6 +218,9 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 	if cfg.Settle == 0 {
 		cfg.Settle = SettleLAN
 	}
+	if cfg.Sign == nil {
+		cfg.Sign = func(msg []byte) []byte { return ed25519.Sign(cfg.Key, msg) }
+	}
 	r := &Replica{
 		cfg: cfg, self: wire.PeerID(cfg.Key.Public().(ed25519.PublicKey)),
 		board: newBoard(), idx: newIndex(),
@@ -379,10 +383,10 @@ func (r *Replica) mergeQuietly(o wire.Opened, body Body, now Now) bool {
 	}
 	r.idx.add(e)
 	if out, ok := body.(outcomeBody); ok && out.Class == build.Good {
-		key := ClaimKey(out.Key)
-		if old := r.board.get(key); old != nil && old.body.(Claim).Epoch <= out.Epoch {
+		if ks := r.idx.state(out.Key); ks.claim != nil && ks.claim.body.(Claim).Epoch <= out.Epoch {
+			key := ClaimKey(out.Key)
 			r.board.remove(key)
-			r.idx.state(out.Key).claim = nil
+			ks.claim = nil
 			r.idx.dropped = append(r.idx.dropped, key)
 		}
 	}
@@ -402,7 +406,7 @@ func (r *Replica) sealAt(stamp hlc.Time, body Body) (wire.Opened, error) {
 	if err := body.check(r.self); err != nil {
 		return wire.Opened{}, err
 	}
-	return wire.Seal(r.cfg.Key, wire.Record{
+	return wire.SealBy(r.cfg.Sign, wire.Record{
 		Type: body.recordType(), Key: body.recordKey(r.self, stamp), Order: body.recordOrder(r.self, stamp),
 		Author: r.self, Stamp: uint64(stamp), Body: b,
 	})

@@ -80,7 +80,7 @@ func Makespan(c Cell, seed uint64) (Result, error) {
 }
 
 func cellOptions(c Cell) Options {
-	o := Options{Unpack: true, Progress: claims.BeatMillis, CopyDelay: 4000, LazyBeats: c.Drones > 4, NoLearning: true}
+	o := Options{Unpack: true, Progress: claims.BeatMillis, CopyDelay: 4000, LazyBeats: c.Drones > 4, NoLearning: true, Unsigned: true}
 	o.Net = NetOptions{MinDelay: 1, MaxDelay: 5, Loss: 10, Miss: 1, Degree: 6, RepairDelay: 1000}
 	if c.WAN {
 		o.Net.MinDelay, o.Net.MaxDelay = 50, 200

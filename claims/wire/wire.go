@@ -108,17 +108,23 @@ func digestToSign(r *Record) ([]byte, error) {
 
 // Seal signs a record. The author must be the peer ID of key.
 func Seal(key ed25519.PrivateKey, r Record) (Opened, error) {
-	if err := r.bounds(); err != nil {
-		return Opened{}, fmt.Errorf("seal %s %s: %w", r.Type, r.Key, err)
-	}
 	if want := PeerID(key.Public().(ed25519.PublicKey)); r.Author != want {
 		return Opened{}, fmt.Errorf("seal %s %s: author %s is not the signing key's %s", r.Type, r.Key, r.Author, want)
+	}
+	return SealBy(func(msg []byte) []byte { return ed25519.Sign(key, msg) }, r)
+}
+
+// SealBy is Seal with a signer in the place of a key. A record that another
+// than its author's key signed opens nowhere.
+func SealBy(sign func(msg []byte) []byte, r Record) (Opened, error) {
+	if err := r.bounds(); err != nil {
+		return Opened{}, fmt.Errorf("seal %s %s: %w", r.Type, r.Key, err)
 	}
 	msg, err := digestToSign(&r)
 	if err != nil {
 		return Opened{}, fmt.Errorf("seal %s %s: %w", r.Type, r.Key, err)
 	}
-	raw, err := encMode.Marshal(signed{Type: r.Type, Key: r.Key, Order: r.Order, Author: r.Author, Stamp: r.Stamp, Body: r.Body, Sig: ed25519.Sign(key, msg)})
+	raw, err := encMode.Marshal(signed{Type: r.Type, Key: r.Key, Order: r.Order, Author: r.Author, Stamp: r.Stamp, Body: r.Body, Sig: sign(msg)})
 	if err != nil {
 		return Opened{}, fmt.Errorf("seal %s %s: %w", r.Type, r.Key, err)
 	}
