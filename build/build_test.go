@@ -124,7 +124,7 @@ func TestAPlanThatCouldDoHarmIsInvalid(t *testing.T) {
 		"wrong key":           func(p *Plan) { p.Jobs[0].Preimage[0].Value = "other" },
 		"unknown edge":        func(p *Plan) { p.Jobs[1].Needs[0].Key = Key(strings.Repeat("a", 64)) },
 		"cycle":               func(p *Plan) { p.Jobs[0].Needs = []Edge{{p.Jobs[1].Key, Buildtime}} },
-		"cycle through roots": func(p *Plan) { p.Jobs[0].Root = []RootEntry{{CPV: p.Jobs[1].CPV, Slot: "0", Key: p.Jobs[1].Key}} },
+		"cycle through roots": func(p *Plan) { p.Jobs[0].Root = NewRoot(RootEntry{CPV: p.Jobs[1].CPV, Slot: "0", Key: p.Jobs[1].Key}) },
 		"the same job twice":  func(p *Plan) { p.Jobs[1] = p.Jobs[0] },
 		"bad name":            func(p *Plan) { p.Jobs[0].CPV.Name = "../x" },
 		"bad slot":            func(p *Plan) { p.Jobs[0].Slot = "0 ;" },

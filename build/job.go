@@ -93,18 +93,6 @@ type Edge struct {
 	Kind EdgeKind `cbor:"t" json:"kind"`
 }
 
-// RootEntry is one package that a job's root adds to the base, in merge order.
-// Key is the build key whose artifact is installed, or Seed the CID of a
-// package that the requester had installed and lends to break a cycle: it
-// enters roots and never a release. Both are empty for a package that the base
-// already has and that is listed only to be checked.
-type RootEntry struct {
-	CPV  CPV    `cbor:"c" json:"cpv"`
-	Slot string `cbor:"s" json:"slot"`
-	Key  Key    `cbor:"k" json:"key"`
-	Seed string `cbor:"seed,omitempty" json:"seed,omitempty"`
-}
-
 // Builder names a way of building: which program reads the job.
 type Builder string
 
@@ -117,18 +105,21 @@ const (
 
 // Job is one entry of a plan: one package to build for the plan's target.
 type Job struct {
-	Key      Key         `cbor:"key" json:"key"`
-	Builder  Builder     `cbor:"builder" json:"builder"`
-	CPV      CPV         `cbor:"cpv" json:"cpv"`
-	Slot     string      `cbor:"slot" json:"slot"` // "slot/subslot"
-	Repo     string      `cbor:"repo" json:"repo"`
-	USE      []string    `cbor:"use" json:"use"`                       // enabled flags, sorted
-	IUSE     []string    `cbor:"iuse" json:"iuse"`                     // all flags without defaults, sorted
-	Preimage []Facet     `cbor:"pre" json:"preimage,omitempty"`        // what Key hashes
-	Needs    []Edge      `cbor:"needs" json:"needs"`                   // sorted by Key
-	Root     []RootEntry `cbor:"root" json:"root"`                     // in merge order
-	Bound    []string    `cbor:"bound,omitempty" json:"bound"`         // bound := atoms the result must show, sorted
-	Tree     string      `cbor:"tree,omitempty" json:"tree,omitempty"` // digest of the tree snapshot
+	Key      Key      `cbor:"key" json:"key"`
+	Builder  Builder  `cbor:"builder" json:"builder"`
+	CPV      CPV      `cbor:"cpv" json:"cpv"`
+	Slot     string   `cbor:"slot" json:"slot"` // "slot/subslot"
+	Repo     string   `cbor:"repo" json:"repo"`
+	USE      []string `cbor:"use" json:"use"`                       // enabled flags, sorted
+	IUSE     []string `cbor:"iuse" json:"iuse"`                     // all flags without defaults, sorted
+	Preimage []Facet  `cbor:"pre" json:"preimage,omitempty"`        // what Key hashes
+	Needs    []Edge   `cbor:"needs" json:"needs"`                   // sorted by Key
+	Root     Root     `cbor:"root,omitzero" json:"root"`            // in merge order
+	Bound    []string `cbor:"bound,omitempty" json:"bound"`         // bound := atoms the result must show, sorted
+	Tree     string   `cbor:"tree,omitempty" json:"tree,omitempty"` // digest of the tree snapshot
+	// Seed marks a bootstrap build: with flags changed to break a cycle, it enters
+	// the roots of others and never a release.
+	Seed bool `cbor:"boot,omitempty" json:"seed,omitempty"`
 	// CoreMillis is the planner's estimate in core-milliseconds; 0 = unknown.
 	CoreMillis int64 `cbor:"est,omitempty" json:"estimate_core_ms,omitempty"`
 	// MemoryMiB is the peak memory a build is expected to want; 0 = unknown.
@@ -203,7 +194,7 @@ func (p *Plan) Validate() error {
 		if _, twice := index[j.Key]; twice {
 			return bad("job %s: key %s twice", j.CPV, j.Key.Short())
 		}
-		if len(j.Needs) > maxEdges || len(j.Root) > maxEdges {
+		if len(j.Needs) > maxEdges || j.Root.Len() > maxEdges {
 			return bad("job %s: more than %d edges", j.CPV, maxEdges)
 		}
 		for _, u := range slices.Concat(j.USE, j.IUSE) {
@@ -213,6 +204,7 @@ func (p *Plan) Validate() error {
 		}
 		index[j.Key] = i
 	}
+	var checked []RootEntry
 	for i := range p.Jobs {
 		j := &p.Jobs[i]
 		for _, e := range j.Needs {
@@ -220,8 +212,15 @@ func (p *Plan) Validate() error {
 				return bad("job %s needs %s, which is not in the plan", j.CPV, e.Key.Short())
 			}
 		}
-		for _, r := range j.Root {
-			if r.Key != "" && !r.Key.Valid() {
+		if !j.Root.check() {
+			return bad("job %s: a root entry that is not in the table", j.CPV)
+		}
+		if sameTable(j.Root.table, checked) {
+			continue
+		}
+		checked = j.Root.table
+		for _, r := range checked {
+			if r.Key != "" && !r.Key.Valid() || r.Key != "" && r.Seed != "" || len(r.Seed) > 128 {
 				return bad("job %s: root entry %s: key", j.CPV, r.CPV)
 			}
 			if err := r.CPV.Validate(); err != nil {
@@ -243,13 +242,13 @@ func (p *Plan) Validate() error {
 // Before lists the jobs that must be available before j starts: everything in
 // its root that is a job of the plan, and its build-time needs.
 func (j *Job) Before() []Key {
-	out := make([]Key, 0, len(j.Needs)+len(j.Root))
+	out := make([]Key, 0, len(j.Needs)+j.Root.Len())
 	for _, e := range j.Needs {
 		if e.Kind&Buildtime != 0 {
 			out = append(out, e.Key)
 		}
 	}
-	for _, r := range j.Root {
+	for _, r := range j.Root.All() {
 		if r.Key != "" && r.Key != j.Key {
 			out = append(out, r.Key)
 		}

@@ -388,7 +388,7 @@ func (t *task) inputs() string {
 		d, err := files.Tree(e.Path)
 		fmt.Fprintf(h, "eclass %s %s %t\n", e.Name, d, err == nil)
 	}
-	for _, r := range t.req.Job.Root {
+	for _, r := range t.req.Job.Root.All() {
 		fmt.Fprintf(h, "root %s %s %s\n", r.CPV, r.Slot, r.Key)
 	}
 	fmt.Fprintf(h, "tree %s\n", t.req.Job.Tree)

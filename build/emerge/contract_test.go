@@ -78,7 +78,7 @@ func planLines(plan *build.Plan) []string {
 	var out []string
 	for _, j := range plan.Jobs {
 		line := fmt.Sprintf("job %s:%s::%s use %v of %v", j.CPV, j.Slot, j.Repo, j.USE, j.IUSE)
-		for _, r := range j.Root {
+		for _, r := range j.Root.All() {
 			line += fmt.Sprintf(" root %s:%s", r.CPV, r.Slot)
 			if r.Key != "" && name[r.Key] != r.CPV.String() {
 				line += " WITHOUT A JOB"

@@ -356,7 +356,7 @@ func (g *graph) job(i int, root []int, keys map[int]build.Key, files fileDigests
 	}
 	in := make(map[int]bool, len(root))
 	seen := make(map[build.CPV]bool, len(root))
-	j.Root = make([]build.RootEntry, 0, len(root))
+	list := make([]build.RootEntry, 0, len(root))
 	for _, r := range root {
 		in[r] = true
 		e := g.entry[r]
@@ -365,8 +365,9 @@ func (g *graph) job(i int, root []int, keys map[int]build.Key, files fileDigests
 		}
 		seen[e.CPV] = true
 		e.Key = keys[r] // empty: the base has it
-		j.Root = append(j.Root, e)
+		list = append(list, e)
 	}
+	j.Root = build.NewRoot(list...)
 	for _, op := range n.Deps.SlotOps {
 		if op.To != nil && in[*op.To] && op.Bound != "" && op.Kind != "PDEPEND" {
 			j.Bound = append(j.Bound, op.Bound)

@@ -90,7 +90,7 @@ func shape(p *build.Plan) string {
 	var out []string
 	for _, j := range p.Jobs {
 		s := j.CPV.Name
-		for _, r := range j.Root {
+		for _, r := range j.Root.All() {
 			s += " " + r.CPV.Name
 			if r.Key == "" {
 				s += "(base)"

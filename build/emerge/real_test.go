@@ -75,7 +75,7 @@ func buildAll(t *testing.T, p *Portage, plan *build.Plan) map[build.Key]string {
 		if err := copyFile(res.Path, files[j.Key]); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %d ms of CPU, peak %d MiB, root of %d", j.CPV, res.CoreMillis, res.PeakMiB, len(j.Root))
+		t.Logf("%s: %d ms of CPU, peak %d MiB, root of %d", j.CPV, res.CoreMillis, res.PeakMiB, j.Root.Len())
 	}
 	return files
 }
@@ -83,7 +83,7 @@ func buildAll(t *testing.T, p *Portage, plan *build.Plan) map[build.Key]string {
 func request(t *testing.T, j build.Job, files map[build.Key]string) worker.Request {
 	t.Helper()
 	req := worker.Request{Job: j, Target: "test", Dir: t.TempDir(), Log: t.Output(), Jobs: 2}
-	for _, r := range j.Root {
+	for _, r := range j.Root.All() {
 		if r.Key != "" {
 			req.Root = append(req.Root, worker.RootFile{Entry: r, Path: files[r.Key]})
 		}
@@ -196,7 +196,7 @@ func TestRealLibraryUpdate(t *testing.T) {
 		t.Errorf("bound %v, want subslot 2", tally.Bound)
 	}
 	var baseOnly []string
-	for _, r := range tally.Root {
+	for _, r := range tally.Root.All() {
 		if r.Key == "" {
 			baseOnly = append(baseOnly, r.CPV.String())
 		}

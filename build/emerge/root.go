@@ -212,7 +212,7 @@ func (t *task) fillRoot(ctx context.Context) error {
 			files[f.Entry.CPV] = f
 		}
 	}
-	for _, r := range t.req.Job.Root {
+	for _, r := range t.req.Job.Root.All() {
 		if _, ok := files[r.CPV]; r.Key != "" && !ok {
 			return machine("the root of %s needs %s, whose package was not given", t.req.Job.CPV, r.CPV)
 		}
@@ -256,7 +256,7 @@ func (t *task) ownRoot(files map[build.CPV]worker.RootFile) ([]worker.RootFile, 
 		have = nil
 	}
 	var add []worker.RootFile
-	for _, r := range t.req.Job.Root {
+	for _, r := range t.req.Job.Root.All() {
 		if r.Key == "" {
 			return nil, machine("the root of %s has %s from a base, and this machine builds in an empty root",
 				t.req.Job.CPV, r.CPV)
@@ -281,7 +281,7 @@ func (t *task) machineRoot(files map[build.CPV]worker.RootFile) ([]worker.RootFi
 		taken[cpv.CP()+":"+in.slot.Slot] = cpv
 	}
 	var add []worker.RootFile
-	for _, r := range t.req.Job.Root {
+	for _, r := range t.req.Job.Root.All() {
 		slot, err := build.ParseSlot(r.Slot)
 		if err != nil {
 			return nil, machine("root of %s: %v", t.req.Job.CPV, err)
@@ -400,7 +400,7 @@ func (t *task) checkRoot() error {
 	if err != nil {
 		return err
 	}
-	for _, r := range t.req.Job.Root {
+	for _, r := range t.req.Job.Root.All() {
 		in, ok := have[r.CPV]
 		if !ok {
 			return machine("%s is not in the root of %s after it was installed", r.CPV, t.req.Job.CPV)
@@ -409,8 +409,8 @@ func (t *task) checkRoot() error {
 			return machine("%s in the root of %s has slot %s, wanted %s", r.CPV, t.req.Job.CPV, in.slot, r.Slot)
 		}
 	}
-	if t.b.p.cfg.BuildPrefix != "" && len(have) != len(t.req.Job.Root) {
-		return machine("the root of %s has %d packages, wanted %d", t.req.Job.CPV, len(have), len(t.req.Job.Root))
+	if t.b.p.cfg.BuildPrefix != "" && len(have) != t.req.Job.Root.Len() {
+		return machine("the root of %s has %d packages, wanted %d", t.req.Job.CPV, len(have), t.req.Job.Root.Len())
 	}
 	return nil
 }

@@ -153,6 +153,7 @@ func (e *ended) gather(r *claims.Replica, now claims.Now) bool {
 	stuck := map[build.Key]bool{} // will not move by itself
 	for _, info := range r.SurveyRound(e.round.ID, now) {
 		switch {
+		case info.State.Done() && info.Job.Seed: // it was for others to be built with
 		case info.State.Done() && info.Copies >= need:
 			e.entries = append(e.entries, entryOf(info))
 		case info.State == claims.JobBlocked, info.State == claims.JobUnfit,

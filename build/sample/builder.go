@@ -189,8 +189,8 @@ func (r *run) phase(name string) {
 // unpackRoot unpacks the packages that the job needs, each checked again: what
 // a compiler reads must be what the plan says.
 func (r *run) unpackRoot(ctx context.Context) error {
-	if len(r.req.Root) != len(r.req.Job.Root) {
-		return fmt.Errorf("prepare the root of %s: %d packages given, %d wanted", r.pkg.cpv(), len(r.req.Root), len(r.req.Job.Root))
+	if len(r.req.Root) != r.req.Job.Root.Len() {
+		return fmt.Errorf("prepare the root of %s: %d packages given, %d wanted", r.pkg.cpv(), len(r.req.Root), r.req.Job.Root.Len())
 	}
 	root, err := os.OpenRoot(r.dir("root"))
 	if err != nil {
@@ -198,7 +198,7 @@ func (r *run) unpackRoot(ctx context.Context) error {
 	}
 	defer root.Close()
 	for i, file := range r.req.Root {
-		want := r.req.Job.Root[i]
+		want := r.req.Job.Root.At(i)
 		if err := unpackFile(ctx, root, file.Path, want); err != nil {
 			return fmt.Errorf("prepare the root of %s: %w", r.pkg.cpv(), err)
 		}
@@ -278,7 +278,7 @@ func (r *run) inputs() string {
 	if r.pkg.compiled {
 		fmt.Fprintf(h, "compiler %s\n", r.b.tools.Version)
 	}
-	for _, e := range r.req.Job.Root {
+	for _, e := range r.req.Job.Root.All() {
 		fmt.Fprintf(h, "root %s:%s %s\n", e.CPV, e.Slot, e.Key)
 	}
 	return hex.EncodeToString(h.Sum(nil))

@@ -61,7 +61,7 @@ func (b *bench) job(name string) *build.Job {
 func (b *bench) request(j *build.Job, log io.Writer) worker.Request {
 	b.t.Helper()
 	req := worker.Request{Job: *j, Target: "demo", Dir: b.t.TempDir(), Log: log, Jobs: 2, Phase: func(string) {}}
-	for _, r := range j.Root {
+	for _, r := range j.Root.All() {
 		req.Root = append(req.Root, worker.RootFile{Entry: r, Path: b.paths[r.Key]})
 	}
 	return req
@@ -71,7 +71,7 @@ func (b *bench) request(j *build.Job, log io.Writer) worker.Request {
 // the worker does.
 func (b *bench) build(j *build.Job) (*gpkg.Package, worker.Result) {
 	b.t.Helper()
-	for _, r := range j.Root {
+	for _, r := range j.Root.All() {
 		if b.paths[r.Key] == "" {
 			i := slices.IndexFunc(b.plan.Jobs, func(x build.Job) bool { return x.Key == r.Key })
 			b.build(&b.plan.Jobs[i])

@@ -150,9 +150,10 @@ func (p *planner) job(s *pkg, use []string) (build.Job, error) {
 	j := build.Job{
 		Key: k, Builder: build.BuilderSample, CPV: s.cpv(), Slot: s.slot, Repo: Repo,
 		USE: slices.Sorted(slices.Values(use)), IUSE: slices.Sorted(slices.Values(s.iuse)),
-		Preimage: preimage, Needs: []build.Edge{}, Root: []build.RootEntry{},
+		Preimage: preimage, Needs: []build.Edge{},
 		CoreMillis: s.estimate, MemoryMiB: s.memory, DiskMiB: 32,
 	}
+	var root []build.RootEntry
 	for _, d := range s.deps {
 		on := p.dependency(d)
 		var kind build.EdgeKind
@@ -167,11 +168,12 @@ func (p *planner) job(s *pkg, use []string) (build.Job, error) {
 		}
 		j.Needs = append(j.Needs, build.Edge{Key: on.Key, Kind: kind})
 		if kind&build.Buildtime != 0 {
-			p.addToRoot(&j, on)
+			root = p.addToRoot(root, on)
 		}
 	}
 	slices.SortFunc(j.Needs, func(a, b build.Edge) int { return strings.Compare(string(a.Key), string(b.Key)) })
 	slices.Sort(j.Bound)
+	j.Root = build.NewRoot(root...)
 	return j, nil
 }
 
@@ -188,17 +190,17 @@ func (p *planner) dependency(d dep) *build.Job {
 }
 
 // addToRoot adds on and what it needs to run, those first.
-func (p *planner) addToRoot(j *build.Job, on *build.Job) {
-	if slices.ContainsFunc(j.Root, func(r build.RootEntry) bool { return r.Key == on.Key }) {
-		return
+func (p *planner) addToRoot(root []build.RootEntry, on *build.Job) []build.RootEntry {
+	if slices.ContainsFunc(root, func(r build.RootEntry) bool { return r.Key == on.Key }) {
+		return root
 	}
 	for _, e := range on.Needs {
 		if e.Kind&build.Runtime != 0 {
 			i := slices.IndexFunc(p.plan.Jobs, func(x build.Job) bool { return x.Key == e.Key })
-			p.addToRoot(j, &p.plan.Jobs[i])
+			root = p.addToRoot(root, &p.plan.Jobs[i])
 		}
 	}
-	j.Root = append(j.Root, build.RootEntry{CPV: on.CPV, Slot: on.Slot, Key: on.Key})
+	return append(root, build.RootEntry{CPV: on.CPV, Slot: on.Slot, Key: on.Key})
 }
 
 // recipeVersion changes when the builder itself makes other packages of the

@@ -60,13 +60,13 @@ func TestThePlanHasEveryKindOfDependency(t *testing.T) {
 	}
 	spectrum := by["sample-spectrum"]
 	var root []string
-	for _, r := range spectrum.Root {
+	for _, r := range spectrum.Root.All() {
 		root = append(root, r.CPV.Name+":"+r.Slot)
 	}
 	if d := cmp.Diff([]string{"sample-gen:0", "sample-dft:0/1"}, root); d != "" {
 		t.Error(d)
 	}
-	if by["sample-all"].Root == nil || len(by["sample-all"].Root) != 0 || len(by["sample-all"].Needs) != 7 {
+	if by["sample-all"].Root.Len() != 0 || len(by["sample-all"].Needs) != 7 {
 		t.Errorf("sample-all has root %v, needs %v", by["sample-all"].Root, by["sample-all"].Needs)
 	}
 	if !slices.ContainsFunc(by["sample-all"].Needs, func(e build.Edge) bool { return e.Key == by["sample-hello color"].Key }) {

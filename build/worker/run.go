@@ -150,7 +150,7 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 // fetchRoot brings what the root adds to the base into the store.
 func (r *run) fetchRoot(ctx context.Context) ([]RootFile, error) {
 	var files []RootFile
-	for _, e := range r.job.Root {
+	for _, e := range r.job.Root.All() {
 		if e.Key == "" || e.Key == r.job.Key {
 			continue
 		}

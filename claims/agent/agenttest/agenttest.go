@@ -157,10 +157,12 @@ func Job(t testing.TB, name string, needs ...build.Job) build.Job {
 		t.Fatal(err)
 	}
 	j := build.Job{Key: k, Builder: build.BuilderSample, CPV: build.CPV{Category: "app-misc", Name: name, Version: "1"}, Slot: "0", Repo: "t", Preimage: pre, CoreMillis: 10}
+	var root []build.RootEntry
 	for _, n := range needs {
 		j.Needs = append(j.Needs, build.Edge{Key: n.Key, Kind: build.Buildtime | build.Runtime})
-		j.Root = append(j.Root, build.RootEntry{CPV: n.CPV, Slot: "0", Key: n.Key})
+		root = append(root, build.RootEntry{CPV: n.CPV, Slot: "0", Key: n.Key})
 	}
+	j.Root = build.NewRoot(root...)
 	return j
 }
 
