@@ -63,6 +63,9 @@ type BeatJob struct {
 	InvestedMS int64     `cbor:"i" json:"invested_ms"` // work done, wall time of the build
 	LeftMS     int64     `cbor:"l" json:"left_ms"`     // expected remaining wall time
 	Compiling  bool      `cbor:"c" json:"compiling"`
+	// FrozenMS is for how long yet the holder keeps the build stopped before it
+	// gives it back; 0 = it runs.
+	FrozenMS int64 `cbor:"f,omitempty" json:"frozen_ms,omitempty"`
 }
 
 // Beat is a peer's sign of life: the latest per peer counts. It renews all
@@ -278,7 +281,7 @@ func (b Beat) check(string) error {
 		return fmt.Errorf("%w: beat figures", ErrInvalid)
 	}
 	for _, j := range b.Jobs {
-		if j.InvestedMS < 0 || j.LeftMS < 0 {
+		if j.InvestedMS < 0 || j.LeftMS < 0 || j.FrozenMS < 0 || j.FrozenMS > maxFrozen {
 			return fmt.Errorf("%w: beat job times", ErrInvalid)
 		}
 	}

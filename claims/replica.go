@@ -30,6 +30,7 @@ const (
 	syncEvery      = 30_000
 	syncOnBeat     = 2_000
 	aloneMillis    = 10_000 // a peer that hears nobody writes after this
+	maxFrozen      = 24 * 3_600_000
 	SettleLAN      = 50
 	SettleWAN      = 500
 )
@@ -47,6 +48,9 @@ type Config struct {
 	Instance uint64                  // random per process
 	Settle   int64                   // milliseconds between claim and compile; 0 = SettleLAN
 	Rand     *rand.Rand
+	// Adopt are the jobs that this peer's last process left running: their
+	// claims in the journal are held on.
+	Adopt []build.Key
 }
 
 // Event is something that happened. See the types below.
@@ -236,6 +240,7 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 		}
 	}
 	r.startHLC = r.clock.Now(now.Wall)
+	r.adopt(cfg.Adopt)
 	r.settle(now)
 	r.out = nil
 	return r

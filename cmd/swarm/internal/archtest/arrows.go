@@ -32,6 +32,7 @@ var arrows = []arrow{
 	{"build/release", belowRelease, "a release is a list of artifacts; it knows no board"},
 	{"claims", append(slices.Clone(belowClaims), "claims/wire"), "the board speaks of builds and releases, and nothing that does I/O"},
 	{"build/plan", belowPlan, "who builds what is a function of the board"},
+	{"build/guest", []string{"build"}, "when a machine may build follows from its sensors, not from the board"},
 	{"build/view", belowView, "what screens show is a function of the board and the plan"},
 
 	{"cas/disk", []string{"cas"}, "a store of blobs knows blobs alone"},
