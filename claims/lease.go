@@ -89,26 +89,6 @@ func (x *index) resetAt(ks *keyState) hlc.Time {
 	return d.stamp
 }
 
-// obey carries out what a directive asks of builds of our own: balance gives
-// back what is not begun, reset ends what was claimed before it.
-func (r *Replica) obey(now Now, d Directive) {
-	if d.Off {
-		return
-	}
-	for _, k := range r.ownKeys() {
-		o := r.own[k]
-		switch {
-		case d.Verb == VerbBalance && !o.job.Compiling:
-			r.giveBack(now, k, "balance")
-			r.emit(Stop{k, "the queue is balanced anew"})
-		case d.Verb == VerbReset && o.claim.Stamp < r.idx.resetAt(r.idx.keys[k]):
-			delete(r.own, k)
-			r.nextBeat = min(r.nextBeat, now.Boot+200)
-			r.emit(Stop{k, "the target was reset"})
-		}
-	}
-}
-
 // leaseLeft is how long the claim of a peer still holds, in milliseconds.
 func (r *Replica) leaseLeft(peer string, written hlc.Time, seen int64, k build.Key, now Now) int64 {
 	if peer == r.self {

@@ -126,7 +126,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	fetcher := exchange.NewFetcher(n.host, cfg.Log)
 	var q *request.Requester
 	n.board, err = agent.New(agent.Config{
-		Key: id.PrivateKey(), Net: n.host, Journal: n.journal, Clock: clock, Log: cfg.Log,
+		Key: id.PrivateKey(), Net: n.host, Journal: n.journal, Clock: clock, Log: cfg.Log, Twins: n.host.Twins(),
 		Join: func(v gossip.Validator) (gossip.Topic, error) { return gossip.Join(n.host, agent.Topic, v, cfg.Log) },
 		LoadPlan: func(ctx context.Context, cid string) (*build.Plan, error) {
 			return q.LoadPlan(ctx, cid)
