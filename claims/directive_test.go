@@ -37,8 +37,9 @@ func TestABanIgnoresWhatComesLaterWhoeverHeardOfItWhen(t *testing.T) {
 	now := Now{Wall: testWall, Boot: 1000}
 	peers := acquainted(t, now, 3)
 	a, b, bad := peers[0], peers[1], peers[2]
-	old, late := testJob("old"), testJob("late")
-	exchange(t, now, peers, a, a.Step(now, Post{testRound(old, late)}))
+	old, late, held := testJob("old"), testJob("late"), testJob("held")
+	exchange(t, now, peers, a, a.Step(now, Post{testRound(old, late, held)}))
+	exchange(t, now, peers, bad, bad.Step(now, Take{held.Key}))
 	exchange(t, now, peers, bad, bad.Step(now, Take{old.Key}))
 	exchange(t, now, peers, bad, bad.Step(now, Finished{good(old, "x")}))
 
@@ -66,6 +67,9 @@ func TestABanIgnoresWhatComesLaterWhoeverHeardOfItWhen(t *testing.T) {
 		}
 		if r.live(bad.self, now) {
 			t.Error("a banned peer counts as live")
+		}
+		if _, still := r.Holder(held.Key, now); still {
+			t.Error("a banned peer keeps what it had claimed")
 		}
 		if list := r.BuiltBy(bad.self); len(list) != 1 || list[0].Key != old.Key {
 			t.Errorf("what it built is listed as %v", list)
@@ -140,7 +144,9 @@ func TestTwoStrangersDoNotVouchForEachOther(t *testing.T) {
 	now := Now{Wall: testWall, Boot: 1000}
 	peers := acquainted(t, now, 4)
 	a, b, s1, s2 := peers[0], peers[1], peers[2], peers[3]
-	ack := func(r, of *Replica) { exchange(t, now, peers, r, r.Step(now, Post{Directive{Verb: VerbAck, Scope: of.self}})) }
+	ack := func(r, of *Replica) {
+		exchange(t, now, peers, r, r.Step(now, Post{Directive{Verb: VerbAck, Scope: of.self}}))
+	}
 	if n := len(a.Strangers()); n != 3 {
 		t.Fatalf("%d strangers at first, want all 3", n)
 	}

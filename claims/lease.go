@@ -58,7 +58,7 @@ func (r *Replica) compiler(k build.Key, now Now) (h Holder, ok bool) {
 				continue
 			}
 			left := p.lease() - (now.Boot - p.heard)
-			if j.FrozenMS > 0 && !p.beat.Leaving && !p.refuse {
+			if j.FrozenMS > 0 && !p.beat.Leaving && !p.refuse && !p.banned {
 				left += r.grace(j) // its machine may be asleep
 			}
 			if r.live(id, now) || left > 0 && j.FrozenMS > 0 {
@@ -103,7 +103,7 @@ func (r *Replica) leaseLeft(peer string, written hlc.Time, seen int64, k build.K
 		return seen + LeasePeriods*BeatMillis - now.Boot
 	}
 	newer := hlc.Time(p.rec.Stamp()) > written
-	if newer && p.beat.Leaving {
+	if p.banned || newer && p.beat.Leaving {
 		return 0
 	}
 	job, listed := p.job(k)
