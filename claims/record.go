@@ -99,6 +99,7 @@ type Beat struct {
 	Site       string          `cbor:"site,omitempty" json:"site,omitempty"`
 	Digest     uint64          `cbor:"digest" json:"digest"` // of the author's board
 	Heads      []string        `cbor:"heads,omitempty" json:"heads,omitempty"`
+	Alerts     bool            `cbor:"alerts,omitempty" json:"alerts,omitempty"` // it can tell a person
 }
 
 // Decline says that a drone will not take a job until a time, for a reason
