@@ -55,7 +55,7 @@ const maxIssues = 200
 // issues finds the root causes. Nothing that waits for another is listed: it
 // counts in HoldsUp of what it waits for.
 func (l *look) issues(s *Snapshot) []Issue {
-	out := l.failures()
+	out := append([]Issue{}, l.failures()...)
 	out = append(out, l.unfit()...)
 	out = append(out, l.standing(s)...)
 	out = append(out, l.missing(s)...)

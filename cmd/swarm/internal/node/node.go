@@ -81,6 +81,7 @@ type Node struct {
 	copies    *replicator.Replicator
 	holdings  daemon.Holdings
 	control   *control.Server
+	screens   *daemon.Screens
 	damaged   chan cid.Cid
 }
 
@@ -171,6 +172,9 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if n.worker != nil {
 		d.Logs = n.worker.Logs()
 	}
+	if n.screens, err = daemon.NewScreens(d, cfg.Log); err != nil {
+		return err
+	}
 	n.control, err = control.NewServer(cfg.Socket, d, cfg.Log)
 	return err
 }
@@ -194,6 +198,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.gateway.Run(inner) })
 	g.Go(func() error { return n.control.Run(inner) })
 	g.Go(func() error { return n.catalog.Run(inner) })
+	g.Go(func() error { return n.screens.Run(inner) })
 	g.Go(func() error { defer stopInner(); return n.board.Run(board) })
 	g.Go(func() error {
 		defer stopBoard()
@@ -360,6 +365,9 @@ func (n *Node) close() error {
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
+	}
+	if n.screens != nil {
+		errs = append(errs, n.screens.Close())
 	}
 	if n.journal != nil {
 		errs = append(errs, n.journal.Close())
