@@ -35,7 +35,7 @@ const (
 // and the digest that decides.
 type BaseRef struct {
 	Name   string `cbor:"name" json:"name"`
-	Digest string `cbor:"digest" json:"digest"` // lower-case hex SHA-256; "" = none
+	Digest string `cbor:"digest" json:"digest"` // of its manifest's blob, see Base; lower-case hex of BLAKE3-256; "" = none
 }
 
 // IsZero reports whether no base is named: builds are then in place.

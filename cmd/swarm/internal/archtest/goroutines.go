@@ -12,6 +12,8 @@ var starters = map[string]string{
 	"cas/replicator":          "several copies at a time",
 	"build/worker":            "several builds at a time, each with its log and its clock",
 	"build/emerge":            "watches a build while it runs",
+	"build/emerge/sandbox":    "reads what a program says while it runs, and as its init waits for what it leaves",
+	"build/emerge/base":       "packs a directory while the store hashes what is packed",
 	"p2p/...":                 "streams, dialling, discovery",
 	"httpgateway/...":         "listeners",
 	"cmd/swarm/internal/node": "the one group of everything that runs",
