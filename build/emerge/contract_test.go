@@ -27,11 +27,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// repoKind says which repositories a scenario's configuration has.
+type repoKind int
+
+const (
+	sampleRepo repoKind = iota
+	testRepo
+	labRepo
+	labHome     // a machine with packages of the laboratory installed
+	labBadWorld // one whose world file has a bad atom of each kind
+)
+
 // A scenario drives Portage and says, in lines, what came of it. The lines
 // hold nothing that depends on the machine.
 type scenario struct {
 	name string
-	test bool // with the test repository
+	repo repoKind
 	run  func(t *testing.T, p *Portage) []string
 }
 
@@ -50,22 +61,34 @@ func scenarios() []scenario {
 		return func(t *testing.T, p *Portage) []string { return buildLines(t, p, atoms) }
 	}
 	return []scenario{
-		{"sample", false, plan(PlanRequest{Atoms: DemoAtoms()})},
-		{"sample-update", false, plan(PlanRequest{Atoms: DemoAtoms(), Update: true})},
-		{"sample-build", false, builds(DemoAtoms()...)},
-		{"dropped", true, plan(PlanRequest{Atoms: []string{
+		{"sample", sampleRepo, plan(PlanRequest{Atoms: DemoAtoms()})},
+		{"sample-update", sampleRepo, plan(PlanRequest{Atoms: DemoAtoms(), Update: true})},
+		{"sample-build", sampleRepo, builds(DemoAtoms()...)},
+		{"dropped", testRepo, plan(PlanRequest{Atoms: []string{
 			"sw-bad/requse", "sw-bad/nodep", "sw-bad/cycle-a", "sw-bad/live", "app-misc/wordwrap",
 		}})},
-		{"missing", true, plan(PlanRequest{Atoms: []string{"no-such/package", "app-misc/wordwrap"}})},
-		{"masked", true, plan(PlanRequest{Atoms: []string{"sw-bad/masked"}})},
-		{"no-set", true, plan(PlanRequest{Atoms: []string{"@nosuch"}})},
-		{"own-older-slot", true, builds("sw-good/slotted:2")},
-		{"choice", true, builds("sw-good/choice")},
-		{"fails", true, builds("sw-bad/fails")},
-		{"nospace", true, builds("sw-bad/nospace")},
-		{"sigill", true, builds("sw-bad/sigill")},
-		{"nofetch", true, builds("sw-bad/nofetch")},
-		{"checkreqs", true, builds("sw-bad/checkreqs")},
+		{"missing", testRepo, plan(PlanRequest{Atoms: []string{"no-such/package", "app-misc/wordwrap"}})},
+		{"masked", testRepo, plan(PlanRequest{Atoms: []string{"sw-bad/masked"}})},
+		{"no-set", testRepo, plan(PlanRequest{Atoms: []string{"@nosuch"}})},
+		{"lab-bootstrap", labRepo, plan(PlanRequest{Atoms: []string{"sw-lab/ring"}})},
+		{"lab-cycle", labRepo, plan(PlanRequest{Atoms: []string{"sw-lab/hard-a", "sw-lab/gen"}})},
+		{"lab-pdepend", labRepo, plan(PlanRequest{Atoms: []string{"sw-lab/python:3.13"}})},
+		{"lab-bad-world", labBadWorld, plan(PlanRequest{Update: true, Atoms: []string{"@world"}})},
+		{"lab-seed", labHome, func(t *testing.T, p *Portage) []string {
+			req := PlanRequest{Target: "test", Atoms: []string{"sw-lab/loop-b", "sw-lab/ring", "sw-lab/user"}, Update: true, Base: emptyBase, Keep: keepName}
+			got, err := p.Plan(t.Context(), req)
+			if err != nil {
+				return []string{"error: " + err.Error()}
+			}
+			return planLines(got)
+		}},
+		{"own-older-slot", testRepo, builds("sw-good/slotted:2")},
+		{"choice", testRepo, builds("sw-good/choice")},
+		{"fails", testRepo, builds("sw-bad/fails")},
+		{"nospace", testRepo, builds("sw-bad/nospace")},
+		{"sigill", testRepo, builds("sw-bad/sigill")},
+		{"nofetch", testRepo, builds("sw-bad/nofetch")},
+		{"checkreqs", testRepo, builds("sw-bad/checkreqs")},
 	}
 }
 
@@ -77,11 +100,17 @@ func planLines(plan *build.Plan) []string {
 	}
 	var out []string
 	for _, j := range plan.Jobs {
+		if j.Seed {
+			out = append(out, "the next one is a bootstrap build")
+		}
 		line := fmt.Sprintf("job %s:%s::%s use %v of %v", j.CPV, j.Slot, j.Repo, j.USE, j.IUSE)
 		for _, r := range j.Root.All() {
 			line += fmt.Sprintf(" root %s:%s", r.CPV, r.Slot)
 			if r.Key != "" && name[r.Key] != r.CPV.String() {
 				line += " WITHOUT A JOB"
+			}
+			if r.Seed != "" {
+				line += " LENT"
 			}
 		}
 		needs := make([]string, 0, len(j.Needs))
@@ -154,8 +183,10 @@ func emulated(t *testing.T, rec *emergetest.Recorder) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(self, filepath.Join(dir, "emerge")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"emerge", "quickpkg"} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if rec != nil {
 		b, err := json.Marshal(rec)
@@ -170,8 +201,16 @@ func emulated(t *testing.T, rec *emergetest.Recorder) string {
 }
 
 func (s scenario) config(t *testing.T) Config {
-	if s.test {
+	switch s.repo {
+	case testRepo:
 		return testConfig(t)
+	case labRepo:
+		return labConfig(t)
+	case labBadWorld:
+		return labMachine(t, "sw-lab/user sw-lab/picky sw-lab/orphan sw-lab/masked sw-lab/live sw-lab/module sw-lab/hard-b sw-lab/self:2 sw-lab/nowhere no-such/package not-an-atom")
+	case labHome:
+		return labMachine(t, "sw-lab/loop-b sw-lab/ring sw-lab/user", "sw-lab/loop-a-1.0:0 [loop] DEPEND=sw-lab/loop-b", "sw-lab/loop-b-1.0:0 [] DEPEND=sw-lab/loop-a",
+			"sw-lab/lib-1.0:0/1", "sw-lab/app-1.0:0 [-extra] DEPEND=sw-lab/lib:0/1=;RDEPEND=sw-lab/lib:0/1=;BDEPEND=sw-lab/gen", "sw-lab/gen-1.0:0")
 	}
 	cfg, err := DemoConfig(t.TempDir())
 	if err != nil {

@@ -1,6 +1,7 @@
 package emerge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,6 +21,14 @@ type conversion struct {
 	tree   string // digest of the repositories
 	// noBase: builds begin in an empty root, so nothing installed here counts.
 	noBase bool
+	// base is what builds start from, by CPV; nil = what is installed here.
+	base    map[string]build.Installed
+	baseRef build.BaseRef
+	bundle  string // CID of the configuration
+	// installed tells of packages installed here that could break a cycle, and
+	// lend packs one of them and returns its CID; nil = there are none.
+	installed func([]seedQuestion) ([]installedSeed, error)
+	lend      func(build.CPV) (string, error)
 }
 
 // maxNodes bounds a document; the densest real plan known has 1,421.
@@ -49,6 +58,14 @@ func (d *document) check() error {
 				return bad("edge %d to %d", e.From, e.To)
 			}
 		}
+	}
+	taken := make(map[int]bool)
+	for _, b := range d.Bootstraps {
+		if !in(b.Node) || !in(b.For) || b.Node == b.For || taken[b.Node] || taken[b.For] ||
+			slices.Contains(d.Want, b.Node) || slices.Contains(d.Need, b.Node) {
+			return bad("bootstrap %d for %d", b.Node, b.For)
+		}
+		taken[b.Node], taken[b.For] = true, true
 	}
 	for i := range d.Nodes {
 		n := &d.Nodes[i]
@@ -100,9 +117,14 @@ type graph struct {
 	entry  []build.RootEntry // of each node, without its key
 	seen   []int             // marks of root: the last turn that saw a node
 	turn   int
-	noBase bool
+	conv   conversion
 	want   map[int]bool   // tasks of WANT
 	drop   map[int]string // nodes that cannot be built, and why
+	relief map[int]*relief
+	seeds  map[int]*seedFor
+	// bootstrap is the node with other flags that may be built in place of one.
+	bootstrap   map[int]int
+	isBootstrap map[int]bool
 }
 
 // arc is an edge by its target.
@@ -111,10 +133,11 @@ type arc struct {
 	kind build.EdgeKind
 }
 
-func newGraph(d *document, noBase bool) *graph {
+func newGraph(d *document, c conversion) *graph {
 	g := &graph{
-		doc: d, noBase: noBase, next: make([][]arc, len(d.Nodes)), seen: make([]int, len(d.Nodes)), rank: make([]int, len(d.Nodes)),
-		want: make(map[int]bool, len(d.Want)), drop: make(map[int]string),
+		doc: d, conv: c, next: make([][]arc, len(d.Nodes)), seen: make([]int, len(d.Nodes)), rank: make([]int, len(d.Nodes)),
+		want: make(map[int]bool, len(d.Want)), drop: make(map[int]string), relief: make(map[int]*relief), seeds: make(map[int]*seedFor),
+		bootstrap: make(map[int]int), isBootstrap: make(map[int]bool),
 	}
 	inNeed := make(map[int]bool, len(d.Need))
 	for _, i := range d.Need {
@@ -129,6 +152,10 @@ func newGraph(d *document, noBase bool) *graph {
 	}
 	for r, i := range g.order {
 		g.rank[i] = r
+	}
+	for _, b := range d.Bootstraps {
+		g.bootstrap[b.For], g.isBootstrap[b.Node] = b.Node, true
+		g.rank[b.Node] = g.rank[b.For]
 	}
 	add := func(list []edge, keep func(int) bool) {
 		for _, e := range list {
@@ -152,18 +179,44 @@ func newGraph(d *document, noBase bool) *graph {
 
 // base reports whether a node is installed as the plan has it, so that builds
 // find it in their base and nothing needs to be built, unless it is wanted.
-func (g *graph) base(i int) bool { return g.doc.Nodes[i].Installed && !g.want[i] && !g.noBase }
+func (g *graph) base(i int) bool {
+	n := &g.doc.Nodes[i]
+	switch {
+	case g.want[i] || g.isBootstrap[i]:
+		return false
+	case g.conv.base != nil:
+		have, ok := g.conv.base[n.CPV]
+		return ok && have.Slot == g.entry[i].Slot && have.Repo == n.Repo && slices.Equal(have.USE, sorted(n.USE))
+	}
+	return n.Installed && !g.conv.noBase
+}
+
+// item is one member of a root: a node, or its seed.
+type item struct {
+	node int
+	seed bool
+}
 
 // root lists what must be in the root before node i is built: its build-time
-// needs and whatever these need to run, in merge order.
-func (g *graph) root(i int) []int {
+// needs and whatever these need to run, in merge order, under the relief of i.
+func (g *graph) root(i int) []item {
 	g.turn++
-	g.seen[i] = g.turn // it runs with itself: that is no reason to wait
-	var out []int
+	r := g.relief[i]
+	var out []item
 	visit := func(n int) {
-		if g.seen[n] != g.turn {
-			g.seen[n] = g.turn
-			out = append(out, n)
+		if g.seen[n] == g.turn {
+			return
+		}
+		g.seen[n] = g.turn
+		switch {
+		case g.isJob(n) && r.takesSeed(n):
+			if g.seeds[n] != nil {
+				out = append(out, item{n, true})
+			} else {
+				out = append(out, item{g.bootstrap[n], false})
+			}
+		case n != i: // it runs with itself: that is no reason to wait
+			out = append(out, item{n, false})
 		}
 	}
 	for _, e := range g.next[i] {
@@ -172,15 +225,18 @@ func (g *graph) root(i int) []int {
 		}
 	}
 	for at := 0; at < len(out); at++ {
-		for _, e := range g.next[out[at]] {
-			if e.kind&(build.Runtime|build.RuntimePost) != 0 {
+		for _, e := range g.next[out[at].node] {
+			if e.kind&(build.Runtime|build.RuntimePost) != 0 && !r.skips(e.kind, e.to) {
 				visit(e.to)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b int) int { return g.rank[a] - g.rank[b] })
+	slices.SortFunc(out, func(a, b item) int { return cmp.Compare(g.rank[a.node], g.rank[b.node]) })
 	return out
 }
+
+// isJob reports whether a node would be built if anything needs it.
+func (g *graph) isJob(n int) bool { return !g.base(n) }
 
 // convert makes a plan of the planner's answer: jobs with keys, edges and
 // roots, in an order in which they can be built one after another.
@@ -188,35 +244,32 @@ func convert(d *document, files fileDigests, c conversion) (*build.Plan, error) 
 	if err := d.check(); err != nil {
 		return nil, err
 	}
-	g := newGraph(d, c.noBase)
-	jobs, roots := g.jobs()
+	g := newGraph(d, c)
+	jobs := g.jobs()
+	if cyclic := g.cyclic(jobs); len(cyclic) > 0 {
+		if c.installed != nil {
+			answers, err := c.installed(g.questions(cyclic))
+			if err != nil {
+				return nil, err
+			}
+			if err := g.chooseSeeds(cyclic, answers); err != nil {
+				return nil, err
+			}
+		}
+		g.breakCycles(jobs)
+		jobs = g.jobs() // a seed may stand for what nobody else needs
+	}
 	for _, i := range jobs {
-		if slices.Contains(d.Nodes[i].Properties, "live") {
-			g.drop[i] = "a live ebuild has no fixed content"
+		if why := refused(&d.Nodes[i]); why != "" {
+			g.drop[i] = why
 		}
 	}
-	order := g.sort(jobs, roots)
 	plan := &build.Plan{
-		Target: c.target, Tree: c.tree, Jobs: []build.Job{}, Want: []build.Key{}, Header: header(d.Header),
+		Target: c.target, Bundle: c.bundle, Base: c.baseRef, Tree: c.tree, Jobs: []build.Job{}, Want: []build.Key{}, Header: header(d.Header),
 	}
-	keys := make(map[int]build.Key, len(order))
-	byKey := make(map[build.Key]bool, len(order))
-	for _, i := range order {
-		j, err := g.job(i, roots[i], keys, files, c)
-		if err != nil {
-			return nil, err
-		}
-		keys[i] = j.Key
-		if byKey[j.Key] {
-			continue // one ebuild for two roots of the machine
-		}
-		byKey[j.Key] = true
-		plan.Jobs = append(plan.Jobs, *j)
-		if g.want[i] {
-			plan.Want = append(plan.Want, j.Key)
-		}
+	if err := g.write(plan, g.useful(g.sort(jobs)), files, c); err != nil {
+		return nil, err
 	}
-	g.needs(plan, order, keys)
 	plan.Dropped, plan.Missing = notes(d.Dropped), notes(d.Missing)
 	for _, i := range jobs {
 		if why, ok := g.drop[i]; ok {
@@ -231,9 +284,8 @@ func convert(d *document, files fileDigests, c conversion) (*build.Plan, error) 
 
 // jobs lists, in merge order, the nodes to build: WANT and, as long as there
 // are any, what the roots of these hold that is not in the base.
-func (g *graph) jobs() (jobs []int, roots map[int][]int) {
-	roots = make(map[int][]int)
-	in := make(map[int]bool)
+func (g *graph) jobs() (jobs []int) {
+	in := make([]bool, len(g.doc.Nodes))
 	todo := slices.Clone(g.doc.Want)
 	for len(todo) > 0 {
 		i := todo[len(todo)-1]
@@ -242,105 +294,158 @@ func (g *graph) jobs() (jobs []int, roots map[int][]int) {
 			continue
 		}
 		in[i] = true
-		roots[i] = g.root(i)
-		for _, n := range roots[i] {
-			if !g.base(n) && !in[n] {
-				todo = append(todo, n)
+		jobs = append(jobs, i)
+		for _, n := range g.root(i) {
+			if !n.seed && g.isJob(n.node) && !in[n.node] {
+				todo = append(todo, n.node)
 			}
 		}
 	}
-	for i := range in {
-		jobs = append(jobs, i)
-	}
-	slices.SortFunc(jobs, func(a, b int) int { return g.rank[a] - g.rank[b] })
-	return jobs, roots
+	slices.SortFunc(jobs, func(a, b int) int { return cmp.Compare(g.rank[a], g.rank[b]) })
+	return jobs
 }
 
 // sort puts jobs into an order in which every root's jobs come first, leaving
-// out (into g.drop) cycles and what waits for something left out.
-func (g *graph) sort(jobs []int, roots map[int][]int) []int {
-	isJob := make(map[int]bool, len(jobs))
-	for _, i := range jobs {
-		isJob[i] = true
-	}
+// out (into g.drop) what waits for something left out. Jobs that still wait for
+// themselves (a bootstrap build may) are left out too.
+func (g *graph) sort(jobs []int) []int {
+	const (
+		unseen = iota
+		open
+		done
+	)
+	state := make([]uint8, len(g.doc.Nodes))
 	out := make([]int, 0, len(jobs))
-	done := make(map[int]bool, len(jobs))
-	for progress := true; progress; {
-		progress = false
-		for _, i := range jobs {
-			if done[i] || g.drop[i] != "" {
+	type frame struct {
+		job  int
+		next []item
+	}
+	for _, start := range jobs {
+		if state[start] != unseen {
+			continue
+		}
+		stack := []frame{{start, g.root(start)}}
+		state[start] = open
+		for len(stack) > 0 {
+			f := &stack[len(stack)-1]
+			if len(f.next) == 0 {
+				state[f.job] = done
+				if g.drop[f.job] == "" {
+					out = append(out, f.job)
+				}
+				stack = stack[:len(stack)-1]
 				continue
 			}
-			ready := true
-			for _, n := range roots[i] {
-				switch {
-				case !isJob[n]:
-				case g.drop[n] != "":
-					g.drop[i] = fmt.Sprintf("its build needs %s, which cannot be built here: %s", g.doc.Nodes[n].CPV, g.drop[n])
-					ready, progress = false, true
-				case !done[n]:
-					ready = false
-				}
-				if !ready {
-					break
+			n := f.next[0]
+			if n.seed || !g.isJob(n.node) {
+				f.next = f.next[1:]
+				continue
+			}
+			switch state[n.node] {
+			case unseen:
+				state[n.node] = open
+				stack = append(stack, frame{n.node, g.root(n.node)})
+				continue
+			case open:
+				g.leave(f.job, "its build needs "+g.doc.Nodes[n.node].CPV+", which waits for it")
+			default:
+				if why := g.drop[n.node]; why != "" {
+					g.leave(f.job, fmt.Sprintf("its build needs %s, which cannot be built here: %s", g.doc.Nodes[n.node].CPV, why))
 				}
 			}
-			if ready {
-				done[i], progress = true, true
-				out = append(out, i)
-			}
-		}
-		if !progress {
-			progress = g.dropCycle(jobs, roots, done, isJob)
+			f.next = f.next[1:]
 		}
 	}
 	return out
 }
 
-// dropCycle leaves out one cycle among the jobs that are not done, if there is
-// one, and reports whether there was.
-func (g *graph) dropCycle(jobs []int, roots map[int][]int, done, isJob map[int]bool) bool {
-	start := -1
-	for _, i := range jobs {
-		if !done[i] && g.drop[i] == "" {
-			start = i
-			break
+// useful leaves out what only jobs need that are left out.
+func (g *graph) useful(order []int) []int {
+	need := make([]bool, len(g.doc.Nodes))
+	for _, i := range slices.Backward(order) { // users come last
+		if !need[i] && !g.want[i] {
+			continue
+		}
+		need[i] = true
+		for _, n := range g.root(i) {
+			need[n.node] = need[n.node] || !n.seed
 		}
 	}
-	if start < 0 {
-		return false
-	}
-	// Every job left waits for one that is left: following that leads round.
-	var path []int
-	at := make(map[int]int)
-	for i := start; ; {
-		if p, ok := at[i]; ok {
-			path = path[p:]
-			break
-		}
-		at[i] = len(path)
-		path = append(path, i)
-		for _, n := range roots[i] {
-			if isJob[n] && !done[n] && g.drop[n] == "" {
-				i = n
-				break
-			}
-		}
-	}
-	names := make([]string, 0, len(path)+1)
-	for _, i := range path {
-		names = append(names, g.doc.Nodes[i].CPV)
-	}
-	names = append(names, names[0])
-	why := "a cycle of build-time needs, and none of it is installed: " + strings.Join(names, " needs ")
-	for _, i := range path {
-		g.drop[i] = why
-	}
-	return true
+	return slices.DeleteFunc(order, func(i int) bool { return !need[i] })
 }
 
-// job makes the plan's entry of a node whose root's jobs have keys already.
-func (g *graph) job(i int, root []int, keys map[int]build.Key, files fileDigests, c conversion) (*build.Job, error) {
+// leave leaves a job out, for the first reason that is found.
+func (g *graph) leave(i int, why string) {
+	if g.drop[i] == "" {
+		g.drop[i] = why
+	}
+}
+
+// write makes the jobs of a plan in their order.
+func (g *graph) write(plan *build.Plan, order []int, files fileDigests, c conversion) error {
+	// The table that all roots share: the nodes in merge order, then seeds.
+	place := make([]uint32, len(g.doc.Nodes))
+	table := make([]build.RootEntry, 0, len(g.doc.Nodes)+len(g.seeds))
+	byRank := make([]int, len(g.doc.Nodes))
+	for i := range byRank {
+		byRank[i] = i
+	}
+	slices.SortFunc(byRank, func(a, b int) int { return cmp.Or(cmp.Compare(g.rank[a], g.rank[b]), cmp.Compare(a, b)) })
+	for _, i := range byRank {
+		place[i] = uint32(len(table))
+		table = append(table, g.entry[i])
+	}
+	lists := make([][]uint32, 0, len(order))
+	keys := make(map[int]build.Key, len(order))
+	byKey := make(map[build.Key]bool, len(order))
+	for _, i := range order {
+		root := g.root(i)
+		j, err := g.job(i, root, files, c)
+		if err != nil {
+			return err
+		}
+		keys[i] = j.Key
+		table[place[i]].Key = j.Key
+		if byKey[j.Key] {
+			continue // one ebuild for two roots of the machine
+		}
+		byKey[j.Key] = true
+		at := make([]uint32, 0, len(root))
+		seen := make(map[build.CPV]bool, len(root))
+		for _, n := range root {
+			to := place[n.node]
+			if n.seed {
+				s := g.seeds[n.node]
+				if s.at == 0 {
+					cid, err := c.lend(s.cpv)
+					if err != nil {
+						return err
+					}
+					s.at = uint32(len(table))
+					table = append(table, build.RootEntry{CPV: s.cpv, Slot: s.slot, Seed: cid})
+				}
+				to = s.at
+			}
+			if cpv := table[to].CPV; !seen[cpv] {
+				seen[cpv] = true
+				at = append(at, to)
+			}
+		}
+		lists = append(lists, at)
+		plan.Jobs = append(plan.Jobs, *j)
+		if g.want[i] {
+			plan.Want = append(plan.Want, j.Key)
+		}
+	}
+	for n := range plan.Jobs {
+		plan.Jobs[n].Root = build.RootOf(table, lists[n])
+	}
+	g.needs(plan, order, keys)
+	return nil
+}
+
+// job makes the plan's entry of a node, but for its root and needs.
+func (g *graph) job(i int, root []item, files fileDigests, c conversion) (*build.Job, error) {
 	n := &g.doc.Nodes[i]
 	pre, err := preimage(n, &g.doc.Env, c.prefix, files)
 	if err != nil {
@@ -352,22 +457,12 @@ func (g *graph) job(i int, root []int, keys map[int]build.Key, files fileDigests
 	}
 	j := &build.Job{
 		Key: key, Builder: build.BuilderPortage, CPV: g.entry[i].CPV, Slot: g.entry[i].Slot, Repo: n.Repo,
-		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree,
+		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree, Seed: g.isBootstrap[i],
 	}
 	in := make(map[int]bool, len(root))
-	seen := make(map[build.CPV]bool, len(root))
-	list := make([]build.RootEntry, 0, len(root))
 	for _, r := range root {
-		in[r] = true
-		e := g.entry[r]
-		if seen[e.CPV] {
-			continue
-		}
-		seen[e.CPV] = true
-		e.Key = keys[r] // empty: the base has it
-		list = append(list, e)
+		in[r.node] = true
 	}
-	j.Root = build.NewRoot(list...)
 	for _, op := range n.Deps.SlotOps {
 		if op.To != nil && in[*op.To] && op.Bound != "" && op.Kind != "PDEPEND" {
 			j.Bound = append(j.Bound, op.Bound)
@@ -386,15 +481,37 @@ func (g *graph) needs(plan *build.Plan, order []int, keys map[int]build.Key) {
 	}
 	for _, i := range order {
 		j := &plan.Jobs[at[keys[i]]]
+		r := g.relief[i]
 		for _, e := range g.next[i] {
 			to, ok := keys[e.to]
 			if !ok || to == j.Key || slices.ContainsFunc(j.Needs, func(x build.Edge) bool { return x.Key == to }) {
 				continue
 			}
-			j.Needs = append(j.Needs, build.Edge{Key: to, Kind: e.kind})
+			kind := e.kind
+			if r.takesSeed(e.to) {
+				// The build is done with the seed; what runs needs the package.
+				if kind &^= build.Buildtime; kind&(build.Runtime|build.RuntimePost) == 0 {
+					continue
+				}
+			}
+			j.Needs = append(j.Needs, build.Edge{Key: to, Kind: kind})
 		}
 		slices.SortFunc(j.Needs, func(a, b build.Edge) int { return strings.Compare(string(a.Key), string(b.Key)) })
 	}
+}
+
+// moduleEclasses are inherited by packages that build for the running kernel.
+var moduleEclasses = []string{"linux-mod", "linux-mod-r1"}
+
+// refused says why a package is never built for others, "" if it is.
+func refused(n *node) string {
+	switch {
+	case slices.Contains(n.Properties, "live"):
+		return "a live ebuild has no fixed content"
+	case slices.ContainsFunc(n.Eclasses, func(e eclass) bool { return slices.Contains(moduleEclasses, e.Name) }):
+		return "kernel modules are built for one kernel: each machine builds its own"
+	}
+	return ""
 }
 
 func sorted(s []string) []string {

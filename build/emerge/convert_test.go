@@ -92,7 +92,10 @@ func shape(p *build.Plan) string {
 		s := j.CPV.Name
 		for _, r := range j.Root.All() {
 			s += " " + r.CPV.Name
-			if r.Key == "" {
+			switch {
+			case r.Seed != "":
+				s += "(lent)"
+			case r.Key == "":
 				s += "(base)"
 			}
 		}
@@ -116,6 +119,9 @@ func TestJobsAreWhatIsWantedAndWhatItsBuildsNeed(t *testing.T) {
 		"something wanted is built although it is installed": {"gen installed\napp: build gen", "gen app", "gen; app gen", ""},
 		"a cycle that the base breaks":                       {"a installed: build b\nb: build a", "b", "b a(base)", ""},
 		"a cycle that nothing breaks":                        {"a: build b\nb: build a\nc", "a b c", "c", "=cat/a-1 =cat/b-1"},
+		"a cycle through PDEPEND is not waited for":          {"py: post pip\npip: build py, run py", "py", "py", ""},
+		"a tool that needs its user to run":                  {"tool: run app\napp: build tool", "app", "tool; app tool", ""},
+		"tools that need their users to run":                 {"t: run a c\na: build t\nc: build t", "a c", "t; a t; c t", ""},
 		"a cycle of one":                                     {"a: run b\nb: build a", "b", "a; b a", ""},
 		"what waits for a cycle":                             {"a: build b\nb: build a\nc: build a", "c", "", "=cat/a-1 =cat/b-1 =cat/c-1"},
 		"live":                                               {"lib live\napp: build lib\nother", "app other", "other", "=cat/lib-1 =cat/app-1"},
@@ -135,6 +141,77 @@ func TestJobsAreWhatIsWantedAndWhatItsBuildsNeed(t *testing.T) {
 				t.Errorf("dropped %q, want %q", got, c.dropped)
 			}
 		})
+	}
+}
+
+// lending answers for a machine that has packages installed, and lends them.
+func lending(have map[string]installedSeed) conversion {
+	return conversion{
+		target: "t",
+		base:   map[string]build.Installed{},
+		installed: func(qs []seedQuestion) (out []installedSeed, err error) {
+			for _, q := range qs {
+				out = append(out, have[q.CPV])
+			}
+			return out, nil
+		},
+		lend: func(c build.CPV) (string, error) { return "cid of " + c.String(), nil },
+	}
+}
+
+func TestWhatIsInstalledBreaksACycle(t *testing.T) {
+	seed := func(cpv string) installedSeed { return installedSeed{CPV: cpv, Slot: "0/0"} }
+	for name, c := range map[string]struct {
+		graph, want string
+		have        map[string]installedSeed
+		shape       string
+	}{
+		"what nobody asked for is lent and not built": {"a: build b\nb: build a", "a", map[string]installedSeed{"cat/b-1": seed("cat/b-1")}, "a b(lent)"},
+		"an older version will do":                    {"a: build b\nb: build a", "a b", map[string]installedSeed{"cat/a-1": seed("cat/a-0")}, "b a(lent); a b"},
+		"others get the package itself":               {"a: build b\nb: build a\nc: build a", "a b c", map[string]installedSeed{"cat/a-1": seed("cat/a-1")}, "b a(lent); a b; c a"},
+		"another subslot will not do":                 {"a: build b\nb: build a", "a", map[string]installedSeed{"cat/b-1": {CPV: "cat/b-1", Slot: "0/1"}}, ""},
+		"nor one that does not satisfy":               {"a: build b\nb: build a", "a", map[string]installedSeed{"cat/b-1": {CPV: "cat/b-1", Slot: "0", Satisfies: []bool{false}}}, ""},
+		"nor one bound to what the plan replaces":     {"lib\na: build b\nb: build a, link lib", "a", map[string]installedSeed{"cat/b-1": {CPV: "cat/b-1", Slot: "0", Bound: []string{"cat/lib:0/9="}}}, ""},
+		"one bound to what the plan has will":         {"lib\na: build b\nb: build a, link lib", "a", map[string]installedSeed{"cat/b-1": {CPV: "cat/b-1", Slot: "0", Bound: []string{"cat/lib:0/0="}}}, "lib; a lib b(lent)"},
+		"two cycles that touch":                       {"a: build b\nb: build a c\nc: build b", "a b c", map[string]installedSeed{"cat/b-1": seed("cat/b-1")}, "a b(lent); c b(lent); b a c"},
+		"two cycles that do not":                      {"a: build b\nb: build a\nc: build d a\nd: build c", "c", map[string]installedSeed{"cat/b-1": seed("cat/b-1"), "cat/d-1": seed("cat/d-1")}, "a b(lent); c a d(lent)"},
+		"what runs with what is lent is there too":    {"r\na: build b\nb: build a, run r", "a", map[string]installedSeed{"cat/b-1": seed("cat/b-1")}, "r; a r b(lent)"},
+		"a tool that needs its user to run":           {"tool: run app\napp: build tool", "app", map[string]installedSeed{"cat/app-1": seed("cat/app-0")}, "tool; app tool app(lent)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := doc(t, c.graph, strings.Fields(c.want)...)
+			p, err := convert(d, noFiles{}, lending(c.have))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := shape(p); got != c.shape {
+				t.Errorf("got %q, want %q; dropped %v", got, c.shape, p.Dropped)
+			}
+		})
+	}
+}
+
+func TestABootstrapBuildBreaksACycle(t *testing.T) {
+	d := doc(t, "a: build b\nb: build a\na2\nc: build a", "b", "c")
+	d.Need = []int{0, 1, 3}
+	d.Nodes[2].CPV, d.Nodes[2].Ebuild, d.Nodes[2].UseEffective = d.Nodes[0].CPV, d.Nodes[0].Ebuild, []string{"small"}
+	d.Bootstraps = append(d.Bootstraps, struct {
+		Node int `json:"node"`
+		For  int `json:"for"`
+	}{2, 0})
+	p := planOf(t, d)
+	if got := shape(p); got != "a; b a; a b; c a" {
+		t.Errorf("got %q; dropped %v", got, p.Dropped)
+	}
+	if !p.Jobs[0].Seed || p.Jobs[1].Seed || p.Jobs[2].Seed {
+		t.Error("the first build of a is a bootstrap, and no other")
+	}
+	if last := p.Jobs[3]; last.Root.At(0).Key != p.Jobs[2].Key {
+		t.Error("who is not on the cycle is built with the bootstrap build")
+	}
+	// The cycle's own need of a is met by the package itself where it runs.
+	if n := p.Jobs[1].Needs; len(n) != 0 {
+		t.Errorf("b still needs %v", n)
 	}
 }
 

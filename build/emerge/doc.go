@@ -20,8 +20,16 @@
 // that decide a build; convert turns these into a build.Plan, and trusts
 // nothing: indices, names and sizes are checked. What the resolver cannot do
 // is taken out by the records of the resolver itself, with the reason, and the
-// rest resolved again, at most ten times. A cycle of build-time needs that the
-// base does not break is left out by name, with what waits for it.
+// rest resolved again, at most ten times.
+//
+// A cycle of build-time needs is no reason to drop anything: Portage has no
+// order for it, but the graph is complete. cycles.go finds the strongly connected
+// components and breaks each by what costs least: PDEPEND is not waited for; a
+// seed, a quickpkg of what the requester has installed in the planned slot and
+// subslot, bound to nothing that the plan replaces, is lent to the roots of the
+// cycle; a bootstrap build has the flags that Portage itself suggests. Neither
+// enters a release. What nothing breaks is left out by name, with what waits
+// for it.
 //
 // # Keys
 //
@@ -56,8 +64,7 @@
 //
 // It isolates nothing: builds see the machine they run on, network included
 // where the configuration allows it (bases, overlay roots and namespaces are
-// to come). It has no seeds, so that cycles on an empty machine are left out.
-// Packages of a Prefix carry its path in their metadata; Portage adjusts text
+// to come). Packages of a Prefix carry its path in their metadata; Portage adjusts text
 // files and links when it installs them elsewhere ("Adjusting Prefix"), but
 // not paths that a compiler put into binaries. It keeps no time limits: the
 // caller cancels.

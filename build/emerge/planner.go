@@ -19,6 +19,15 @@ type PlanRequest struct {
 	Update bool
 	// Options are further options of emerge for the wanted set.
 	Options []string
+	// Bundle is the CID of the target's configuration, which the plan carries.
+	Bundle string
+	// Base is what builds start from, and BaseHas what it holds; without one
+	// it is what is installed here.
+	Base    build.BaseRef
+	BaseHas []build.Installed
+	// Keep stores a package that is installed here and breaks a cycle, and
+	// returns its CID. Without it there are no seeds.
+	Keep func(ctx context.Context, path string) (string, error)
 }
 
 // maxAtoms bounds a request.
@@ -30,7 +39,8 @@ const maxAtoms = 10_000
 // builds need. What is installed here exactly as NEED has it counts as the
 // base: it stands in root lists, without a key, and is no job.
 //
-// A package that cannot be resolved is left out, with everything that needs it
+// Cycles of build-time needs are broken by seeds (packages installed here) and
+// bootstrap builds; see cycles.go. A package that cannot be resolved is left out, with everything that needs it
 // for its build, and stands in Dropped or Missing with its reason. The error
 // wraps ErrNoPackage when an atom that was named (not one of a set) does not
 // exist or is masked, ErrAmbiguous, ErrResolve or ErrUnusable.
@@ -72,7 +82,7 @@ func (p *Portage) Plan(ctx context.Context, req PlanRequest) (*build.Plan, error
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", describe(req.Atoms), err)
 	}
-	plan, err := convert(&doc, p.files(), conversion{target: req.Target, prefix: p.prefixFacet(), tree: tree, noBase: p.cfg.BuildPrefix != ""})
+	plan, err := convert(&doc, p.files(), p.conversion(ctx, req, tree))
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: read the planner's answer: %w", describe(req.Atoms), err)
 	}
@@ -109,15 +119,20 @@ func command(req PlanRequest) string {
 // document is the planner's answer to "plan" and "facts".
 type document struct {
 	reply
-	Nodes     []node      `json:"nodes"`
-	Want      []int       `json:"want"`
-	WantEdges []edge      `json:"want_edges"`
-	Need      []int       `json:"need"`
-	NeedEdges []edge      `json:"need_edges"`
-	Dropped   []note      `json:"dropped"`
-	Missing   []note      `json:"missing"`
-	Header    stringMap   `json:"header"`
-	Env       environment `json:"env"`
+	Nodes     []node `json:"nodes"`
+	Want      []int  `json:"want"`
+	WantEdges []edge `json:"want_edges"`
+	Need      []int  `json:"need"`
+	NeedEdges []edge `json:"need_edges"`
+	// Bootstraps are nodes with other flags, outside of both orders.
+	Bootstraps []struct {
+		Node int `json:"node"`
+		For  int `json:"for"`
+	} `json:"bootstraps"`
+	Dropped []note      `json:"dropped"`
+	Missing []note      `json:"missing"`
+	Header  stringMap   `json:"header"`
+	Env     environment `json:"env"`
 }
 
 type stringMap map[string]string

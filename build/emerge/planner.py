@@ -10,6 +10,7 @@ since 2009; "probe" checks that they are there.
 Request: {"mode": "probe"}
          {"mode": "plan", "atoms": [...], "options": [...], "max_tries": 10, "keyed": [...]}
          {"mode": "facts", "packages": [{"cpv": ..., "repo": ...}, ...], "keyed": [...]}
+         {"mode": "seeds", "packages": [{"cpv": ..., "slot": ..., "atoms": [...]}, ...]}
 """
 
 import contextlib
@@ -123,7 +124,12 @@ class Session:
         return out
 
     def plan(self, args, opts, tries, dropped, missing):
-        """Resolves args; what cannot be resolved is dropped with its reason."""
+        """Resolves args; what cannot be resolved is dropped with its reason.
+
+        A cycle of build-time needs is no reason to drop anything: the graph is
+        complete, only Portage has no order for it. Ours comes from seeds and
+        bootstrap builds.
+        """
         current = list(args)
         for _ in range(tries):
             if not current:
@@ -139,7 +145,7 @@ class Session:
             for atom, why in absent:
                 if all(m["atom"] != atom for m in missing):
                     missing.append({"atom": atom, "reason": why})
-            if ok:
+            if ok or not bad and self.circular(graph):
                 return current, graph
             current = self.expand(current)
             gone = {atom for atom, _ in absent}
@@ -191,12 +197,6 @@ class Session:
                     missing.append((name.removeprefix("null/"), why))
                     continue
             dropped.extend((r, why) for r in roots)
-        cycle = getattr(dyn, "_circular_deps_for_display", None)
-        if cycle is not None:
-            names = sorted(str(n.cpv) for n in cycle if hasattr(n, "cpv"))
-            why = "build-time cycle among " + ", ".join(names[:8])
-            for node in cycle:
-                dropped.extend((r, why) for r in self.roots(graph, node))
         if ok:
             return missing, dropped
         for conflict in dyn._package_tracker.slot_conflicts():
@@ -208,6 +208,57 @@ class Session:
                 why = f"{parent.cpv} is blocked by or blocks {blocker.atom}"
                 dropped.extend((r, why) for r in self.roots(graph, parent))
         return missing, dropped
+
+    @staticmethod
+    def circular(graph):
+        return getattr(graph._dynamic_config, "_circular_deps_for_display", None) is not None
+
+    def bootstraps(self, args, opts, graph):
+        """[(package, changed graph)]: USE changes that Portage suggests, one for each cycle.
+
+        A bootstrap build of the package, with the flags changed, breaks the
+        cycle; the package itself is then built as it is wanted.
+        """
+        from _emerge.resolver.circular_dependency import circular_dependency_handler
+
+        out, changed = [], set()
+        for _ in range(8):
+            if graph is None or not self.circular(graph):
+                break
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    handler = circular_dependency_handler(graph, graph._dynamic_config._circular_deps_for_display)
+            except Exception:  # it is a display helper, and bootstraps are a luxury
+                break
+            best = None
+            cycle = handler.shortest_cycle or ()
+            for pos, child in enumerate(cycle):
+                parent = cycle[pos - 1]
+                for flags in (handler.solutions or {}).get(child, ()):
+                    key = (len(flags), str(parent.cpv), sorted(flags))
+                    if flags and parent.cpv not in changed and (best is None or key < best[0]):
+                        best = (key, parent, flags)
+            if best is None:
+                break
+            _, parent, flags = best
+            changed.add(parent.cpv)
+            atom = self.portage.dep.Atom("=" + str(parent.cpv))
+            words = [f if on else "-" + f for f, on in sorted(flags)]
+            for manager in self.use_managers():
+                entry = manager._pusedict._normal.setdefault(atom.cp, {})
+                entry[atom] = tuple(entry.get(atom, ())) + tuple(words)
+            _, graph = self.resolve(args, opts)
+            out.append((str(parent.cpv), parent.repo, str(parent.root)))
+        return out, graph
+
+    def use_managers(self):
+        """Where package.use stands; every root's configuration may have its own."""
+        found = [self.settings._use_manager]
+        for tree in self.trees.values():
+            for s in (tree["vartree"].settings, tree["root_config"].settings):
+                if all(s._use_manager is not m for m in found):
+                    found.append(s._use_manager)
+        return found
 
     def roots(self, graph, node):
         """The requested atoms that lead to a node of the graph."""
@@ -520,8 +571,12 @@ KINDS = ("buildtime", "runtime", "runtime_post", "buildtime_slot_op", "runtime_s
 def graph_of(session, graph, nodes, index):
     """(order, edges): tasks in merge order and typed edges, as indices into nodes."""
     order, edges = [], []
-    tasks = [t for t in graph.altlist() if hasattr(t, "cpv") and t.operation == "merge"]
-    sched = graph.schedulerGraph().graph
+    if session.circular(graph):
+        sched = graph._dynamic_config.digraph
+        tasks = [t for t in sched.order if hasattr(t, "cpv") and t.operation == "merge"]
+    else:
+        tasks = [t for t in graph.altlist() if hasattr(t, "cpv") and t.operation == "merge"]
+        sched = graph.schedulerGraph().graph
     local = {}
     for t in tasks:
         if t.type_name != "ebuild":
@@ -565,10 +620,15 @@ def do_plan(session, request):
     for a in args:
         if not a.startswith("@") and not session.actions.is_valid_package_atom(a, allow_repo=True):
             raise Problem("atom", f"{a!r} is not a valid package atom", a)
+    malformed = []
+    for name in (a[1:] for a in atoms if a.startswith("@")):
+        for text in set_errors(session, config.target_config.sets, name):
+            malformed.append({"atom": text, "reason": f"it stands in the set {name} and is not a package atom"})
     session.prepare_facts()
     tries = request.get("max_tries", 10)
-    dropped, missing, nodes, index = [], [], [], {}
+    dropped, missing, nodes, index = [], malformed, [], {}
     left, want = session.plan(args, want_opts, tries, dropped, missing)
+    need = None
     doc = {"want": [], "want_edges": [], "need": [], "need_edges": []}
     if want is not None:
         doc["want"], doc["want_edges"] = graph_of(session, want, nodes, index)
@@ -580,13 +640,92 @@ def do_plan(session, request):
     if doc["want"] and not session.vardb.cpv_all():
         # Nothing is installed: what emerge would do is everything there is.
         doc["need"], doc["need_edges"] = doc["want"], doc["want_edges"]
+        need, need_opts = want, want_opts
     elif doc["want"] and left:
-        _, need = session.plan(left, need_opts, tries, dropped, missing)
+        left, need = session.plan(left, need_opts, tries, dropped, missing)
         if need is not None:
             doc["need"], doc["need_edges"] = graph_of(session, need, nodes, index)
+    if need is not None and session.circular(need):
+        doc["bootstraps"] = bootstraps_of(session, left, need_opts, need, nodes, index, doc["need_edges"])
     doc.update(nodes=nodes, dropped=dropped, missing=missing, header=session.header(),
                env=session.environment())
     return doc
+
+
+def set_errors(session, sets, name, seen=()):
+    """Lines of a set, and of the sets in it, that are no atoms: Portage warns and goes on."""
+    found = sets.get(name)
+    if found is None or name in seen:
+        return
+    with contextlib.suppress(Exception):
+        found.getAtoms()
+    lines = []
+    with contextlib.suppress(OSError, TypeError):
+        with open(getattr(found, "_filename", None), encoding="utf-8", errors="replace") as f:
+            lines = [x.strip() for x in f]
+    for text in lines:
+        if text and text[0] not in "#@" and not session.portage.isvalidatom(text, allow_repo=True):
+            yield text[:200]
+    others = []
+    with contextlib.suppress(Exception):
+        others = [x[1:] for x in found.getNonAtoms() if x.startswith("@")]
+    for other in others:
+        yield from set_errors(session, sets, other, (*seen, name))
+
+
+def bootstraps_of(session, args, opts, graph, nodes, index, edges):
+    """Nodes of the packages that Portage would build with other flags to break a cycle."""
+    changed, graph = session.bootstraps(args, opts, graph)
+    out = []
+    if not changed or graph is None:
+        return out
+    session.prepare_facts()
+    digraph = graph._dynamic_config.digraph
+    for t in digraph.order:
+        if not hasattr(t, "cpv") or t.type_name != "ebuild" or t.operation != "merge":
+            continue
+        key = (str(t.cpv), t.repo, str(t.root))
+        if key not in changed or key not in index:
+            continue
+        at = len(nodes)
+        nodes.append(session.node(t))
+        children = []
+        for child, priorities in digraph.nodes[t][0].items():
+            to = index.get((str(child.cpv), child.repo, str(child.root))) if hasattr(child, "cpv") else None
+            kinds = sorted({k for p in priorities for k in KINDS if getattr(p, k, False)})
+            if to is not None and kinds:
+                edges.append({"from": at, "to": to, "kinds": kinds})
+                children.append((child, to))
+        session.bind(nodes[at], t, children)
+        out.append({"node": at, "for": index[key]})
+    return out
+
+
+def do_seeds(session, request):
+    """What is installed in the slots of the packages asked about."""
+    portage = session.portage
+    session.load(None, [], {})
+    out = []
+    for want in request["packages"]:
+        planned = portage.versions._pkg_str(want["cpv"], slot=want["slot"])
+        found = session.vardb.match(f"{planned.cp}:{want['slot']}")
+        if not found:
+            out.append({"cpv": ""})
+            continue
+        cpv = found[-1]
+        slot, use, eapi, *deps = session.vardb.aux_get(cpv, ["SLOT", "USE", "EAPI", "RDEPEND", "IDEPEND"])
+        bound = set()
+        for text in deps:
+            struct = portage.dep.use_reduce(text, uselist=use.split(), eapi=eapi, token_class=portage.dep.Atom, flat=True)
+            bound.update(str(a.without_use) for a in struct
+                         if isinstance(a, portage.dep.Atom) and a.slot_operator == "=" and a.sub_slot and not a.blocker)
+        satisfies = []
+        for text in want["atoms"]:
+            atom = portage.dep.Atom(text)
+            asked = bool(portage.dep.match_from_list(atom.without_use, [planned]))
+            satisfies.append(not asked or cpv in session.vardb.match(atom))
+        out.append({"cpv": str(cpv), "slot": slot, "bound": sorted(bound), "satisfies": satisfies})
+    return {"seeds": out}
 
 
 def do_facts(session, request):
@@ -621,6 +760,8 @@ def main():
             doc = do_plan(session, request)
         elif mode == "facts":
             doc = do_facts(session, request)
+        elif mode == "seeds":
+            doc = do_seeds(session, request)
         else:
             raise Problem("request", f"unknown mode {mode!r}")
         doc["ok"] = True

@@ -69,7 +69,10 @@ func (r *Recorder) probe(self string) int {
 func (r *Recorder) run(args []string) (int, error) {
 	var in []byte
 	var err error
-	program := r.Emerge
+	program := filepath.Join(filepath.Dir(r.Emerge), programName())
+	if programName() == "emerge" {
+		program = r.Emerge
+	}
 	if len(args) > 0 && args[0] == "-c" {
 		program = r.Python
 		if in, err = io.ReadAll(os.Stdin); err != nil {
@@ -153,7 +156,11 @@ func (r *Recorder) add(run Run) error {
 func wrote(p places) (map[string]bool, error) {
 	out := make(map[string]bool)
 	if p.job != "" {
-		err := filepath.WalkDir(filepath.Join(p.job, "out"), func(path string, e fs.DirEntry, err error) error {
+		dir := filepath.Join(p.job, "out")
+		if programName() == quickpkg {
+			dir = p.job
+		}
+		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err == nil && strings.HasSuffix(path, ".gpkg.tar") {
 				out[path] = true
 			}

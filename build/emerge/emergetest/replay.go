@@ -32,7 +32,7 @@ type Run struct {
 
 // Ask is what selects a recording.
 type Ask struct {
-	Program string          `json:"program"` // "emerge" or "planner"
+	Program string          `json:"program"` // "emerge", "quickpkg" or "planner"
 	Args    []string        `json:"args,omitempty"`
 	Stdin   json.RawMessage `json:"stdin,omitempty"`
 	Repos   []string        `json:"repos,omitempty"`
@@ -56,6 +56,9 @@ func placesOf(env map[string]string, portage string) places {
 	p.conf = strings.TrimSuffix(p.eroot, "/buildroot")
 	if job, ok := strings.CutSuffix(env["PORTAGE_CONFIGROOT"], "/config"); ok {
 		p.job = job
+	}
+	if programName() == quickpkg {
+		p.job = env["PKGDIR"]
 	}
 	return p
 }
@@ -98,7 +101,7 @@ func environ() map[string]string {
 
 // ask describes a run of this process.
 func ask(args []string, stdin []byte, env map[string]string, p places) (Ask, error) {
-	a := Ask{Program: "emerge", Args: args}
+	a := Ask{Program: programName(), Args: args}
 	if len(args) > 0 && args[0] == "-c" {
 		a.Program, a.Args = "planner", nil
 		var doc any
@@ -134,7 +137,12 @@ func ask(args []string, stdin []byte, env map[string]string, p places) (Ask, err
 
 // IsEmerge reports whether a program was started as emerge, by its name. A
 // test binary asks at its start, and calls Main if so.
-func IsEmerge() bool { return filepath.Base(os.Args[0]) == "emerge" }
+func IsEmerge() bool { return programName() == "emerge" || programName() == quickpkg }
+
+// quickpkg packs an installed package into PKGDIR.
+const quickpkg = "quickpkg"
+
+func programName() string { return filepath.Base(os.Args[0]) }
 
 // Exit ends this process with Main's code, without the second that a program
 // built for the race detector waits in os.Exit.
@@ -156,7 +164,7 @@ func Main() int {
 		fmt.Printf("{\"python\": %q, \"script\": %q}\n", self, self)
 		return 0
 	}
-	if wantsBinaries(os.Args[1:]) {
+	if programName() == "emerge" && wantsBinaries(os.Args[1:]) {
 		if err := consume(os.Args[1:], environ(), os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "!!!", err)
 			return 1
