@@ -22,6 +22,9 @@ type Options struct {
 	// their blob is lost, or a person took them out. A candidate with such a
 	// key is taken as if it were new.
 	Without []build.Key
+	// Consumers are the subscribed machines of the target with what they have
+	// installed: nothing may enter that would leave one of them to compile.
+	Consumers []Consumer
 }
 
 // Held is an entry that Compose left out, and why, in one line for people.
@@ -39,7 +42,7 @@ type Held struct {
 // argument is written to; the result shares their strings and metadata.
 func Compose(prev *Manifest, candidates []Entry, opt Options) (Manifest, []Held, error) {
 	c := newComposer(prev, candidates, opt)
-	for c.closeNeeds() || c.meetSlots() {
+	for c.closeNeeds() || c.meetSlots() || c.meetConsumers() {
 	}
 	m := Manifest{Target: opt.Target, Tree: opt.Tree, Header: slices.Clone(opt.Header)}
 	for _, g := range c.groups {
@@ -65,6 +68,7 @@ type option struct {
 	prev  bool // it stood in the previous release
 	slot  build.Slot
 	bound []binding
+	deps  []dep // run-time needs as atoms; only where there are consumers
 }
 
 // group is an identity with its options, the preferred first. Options are
@@ -88,12 +92,18 @@ type composer struct {
 	nameOf map[build.Key]build.CPV
 	base   map[build.Key]bool
 	held   []Held
+
+	consumers []*consumer
+	byCP      map[string][]*group
 }
 
 func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 	c := &composer{
 		byKey: map[build.Key]*group{}, slotOf: map[build.Key]string{},
-		nameOf: map[build.Key]build.CPV{}, base: map[build.Key]bool{},
+		nameOf: map[build.Key]build.CPV{}, base: map[build.Key]bool{}, byCP: map[string][]*group{},
+	}
+	for _, k := range opt.Consumers {
+		c.consumers = append(c.consumers, newConsumer(k))
 	}
 	for _, k := range opt.Base {
 		c.base[k] = true
@@ -114,7 +124,12 @@ func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 			return
 		}
 		slot, _ := build.ParseSlot(e.Slot) // valid, by e.Validate
-		o := &option{Entry: e, prev: prev, slot: slot, bound: bindings(&e)}
+		o := &option{Entry: e, prev: prev, slot: slot, bound: bindingsOf(e.Meta)}
+		if len(c.consumers) > 0 && !prev {
+			for _, name := range runtimeDeps {
+				o.deps = append(o.deps, parseDeps(e.Meta(name))...)
+			}
+		}
 		seen[e.Key] = o
 		id := e.identity()
 		g := groups[id]
@@ -122,6 +137,7 @@ func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 			g = &group{id: id}
 			groups[id] = g
 			c.groups = append(c.groups, g)
+			c.byCP[e.CPV.CP()] = append(c.byCP[e.CPV.CP()], g)
 		}
 		g.options = append(g.options, o)
 		c.byKey[e.Key], c.slotOf[e.Key], c.nameOf[e.Key] = g, e.Slot, e.CPV
@@ -239,18 +255,7 @@ func (c *composer) name(k build.Key) string {
 // dependant if it is a candidate (it was built against something else), else
 // the library. It reports whether it changed anything.
 func (c *composer) meetSlots() bool {
-	type place struct{ cp, slot string }
-	top := map[place]*group{}
-	for _, g := range c.groups {
-		o := g.chosen()
-		if o == nil {
-			continue
-		}
-		p := place{o.CPV.CP(), o.slot.Slot}
-		if t := top[p]; t == nil || CompareVersions(o.CPV.Version, t.chosen().CPV.Version) > 0 {
-			top[p] = g
-		}
-	}
+	top := c.top()
 	for _, g := range c.groups {
 		o := g.chosen()
 		if o == nil {
@@ -273,20 +278,39 @@ func (c *composer) meetSlots() bool {
 	return false
 }
 
+// top is the highest version of each slot in the present choice.
+func (c *composer) top() map[place]*group {
+	top := map[place]*group{}
+	for _, g := range c.groups {
+		o := g.chosen()
+		if o == nil {
+			continue
+		}
+		p := place{o.CPV.CP(), o.slot.Slot}
+		if t := top[p]; t == nil || CompareVersions(o.CPV.Version, t.chosen().CPV.Version) > 0 {
+			top[p] = g
+		}
+	}
+	return top
+}
+
+// runtimeDeps are what a package needs where it is installed.
+var runtimeDeps = []string{"RDEPEND", "IDEPEND", "PDEPEND"}
+
 // binding is a slot operator dependency as it was bound at build time.
 type binding struct {
 	cp   string
 	slot build.Slot
 }
 
-// bindings reads the bound := atoms of an entry's run-time dependencies. What
+// bindingsOf reads the bound := atoms of a package's run-time dependencies. What
 // stands in an any-of or a conditional group does not bind on its own.
-func bindings(e *Entry) []binding {
+func bindingsOf(meta func(string) string) []binding {
 	var out []binding
-	for _, name := range []string{"RDEPEND", "IDEPEND", "PDEPEND"} {
+	for _, name := range runtimeDeps {
 		var optional []bool // one per open group
 		loose := false      // the next group is an any-of or a conditional one
-		for _, tok := range strings.Fields(e.Meta(name)) {
+		for _, tok := range strings.Fields(meta(name)) {
 			switch {
 			case tok == "||" || tok == "^^" || tok == "??" || strings.HasSuffix(tok, "?"):
 				loose = true

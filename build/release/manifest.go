@@ -59,15 +59,7 @@ type Manifest struct {
 }
 
 // Meta returns the value of one metadata name, or "".
-func (e *Entry) Meta(name string) string {
-	i, ok := slices.BinarySearchFunc(e.Artifact.Meta, name, func(p build.Pair, n string) int {
-		return strings.Compare(p.Name, n)
-	})
-	if !ok {
-		return ""
-	}
-	return e.Artifact.Meta[i].Value
-}
+func (e *Entry) Meta(name string) string { return pairValue(e.Artifact.Meta, name) }
 
 // USE is the sorted enabled flags, separated by one space.
 func (e *Entry) USE() string {

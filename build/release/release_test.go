@@ -201,7 +201,7 @@ func TestComposeProperties(t *testing.T) {
 			rt.Fatal(err)
 		}
 		for i := range m.Entries {
-			for _, b := range bindings(&m.Entries[i]) {
+			for _, b := range bindingsOf(m.Entries[i].Meta) {
 				if sub, ok := highest(m, b); ok && sub != b.slot.Sub {
 					rt.Fatalf("%s bound to %s:%s, highest has %s", m.Entries[i].CPV, b.cp, b.slot, sub)
 				}
