@@ -351,6 +351,9 @@ func (r *Replica) persist(put []wire.Opened) {
 
 // merge is mergeQuietly and what follows from it for builds of our own.
 func (r *Replica) merge(now Now, o wire.Opened, body Body) bool {
+	if c, ok := body.(channelBody); ok {
+		r.clash(c.Channel)
+	}
 	if !r.mergeQuietly(o, body, now) {
 		return false
 	}
