@@ -120,6 +120,9 @@ type Job struct {
 	// Seed marks a bootstrap build: with flags changed to break a cycle, it enters
 	// the roots of others and never a release.
 	Seed bool `cbor:"boot,omitempty" json:"seed,omitempty"`
+	// Keywords is KEYWORDS in that tree: it changes no build, and a release
+	// shows it. "" where the planner knows no tree.
+	Keywords string `cbor:"kw,omitempty" json:"keywords,omitempty"`
 	// CoreMillis is the planner's estimate in core-milliseconds; 0 = unknown.
 	CoreMillis int64 `cbor:"est,omitempty" json:"estimate_core_ms,omitempty"`
 	// MemoryMiB is the peak memory a build is expected to want; 0 = unknown.

@@ -42,9 +42,12 @@ type Round struct {
 	Counter   uint64     `cbor:"n" json:"counter"` // grows with every change of state
 	Created   uint64     `cbor:"hlc" json:"created"`
 	Command   string     `cbor:"cmd" json:"command"`
-	Jobs      int        `cbor:"jobs" json:"jobs"`
-	Plan      *Plan      `cbor:"plan,omitempty" json:"-"`
-	PlanCID   string     `cbor:"plancid,omitempty" json:"plan_cid,omitempty"`
+	// Manual rounds are released by a person (`swarm finalize`), others by
+	// themselves when they have ended.
+	Manual  bool   `cbor:"manual,omitempty" json:"manual,omitempty"`
+	Jobs    int    `cbor:"jobs" json:"jobs"`
+	Plan    *Plan  `cbor:"plan,omitempty" json:"-"`
+	PlanCID string `cbor:"plancid,omitempty" json:"plan_cid,omitempty"`
 }
 
 // MaxInlinePlan is the most bytes of encoded plan that stand in a Round.

@@ -48,8 +48,8 @@ type JobInfo struct {
 // CopiesWanted is R: three, or as many as there are peers that store.
 const CopiesWanted = 3
 
-// wanted copies in this swarm, as it is now.
-func (r *Replica) wantedCopies(now Now) int {
+// WantedCopies is how many copies make a blob safe in this swarm, as it is now.
+func (r *Replica) WantedCopies(now Now) int {
 	n := 0
 	for id, p := range r.peers {
 		if p.beat.Stores && r.live(id, now) {
@@ -293,7 +293,7 @@ type survey struct {
 }
 
 func (r *Replica) newSurvey(now Now) *survey {
-	return &survey{r: r, now: now, need: r.wantedCopies(now), infos: map[build.Key]*JobInfo{}}
+	return &survey{r: r, now: now, need: r.WantedCopies(now), infos: map[build.Key]*JobInfo{}}
 }
 
 func (s *survey) addRound(id string) {

@@ -359,6 +359,10 @@ func decode(o wire.Opened) (Body, error) {
 		return decodeAs[channelBody](o)
 	case TypeTarget:
 		return decodeAs[targetBody](o)
+	case TypeRelease:
+		return decodeAs[listingBody](o)
+	case TypeConsumer:
+		return decodeAs[subscriptionBody](o)
 	}
 	return nil, nil
 }

@@ -99,6 +99,21 @@ func Contested(all []Listed) []Listed {
 	return out
 }
 
+// RolledBack reports whether a target's channel shows an older release because
+// a person went back to it: then nothing is released by itself.
+func (r *Replica) RolledBack(target string) bool {
+	head := r.Channel(target, release.Stable)
+	if head == nil {
+		return false
+	}
+	for _, l := range r.Releases(target) {
+		if l.Release == head.Release {
+			return l.Number < head.Version
+		}
+	}
+	return false
+}
+
 // Subscriptions lists the machines that install a target's releases ("" = of
 // any target), by target and peer.
 func (r *Replica) Subscriptions(target string) []release.Subscription {

@@ -457,7 +457,7 @@ func (g *graph) job(i int, root []item, files fileDigests, c conversion) (*build
 	}
 	j := &build.Job{
 		Key: key, Builder: build.BuilderPortage, CPV: g.entry[i].CPV, Slot: g.entry[i].Slot, Repo: n.Repo,
-		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree, Seed: g.isBootstrap[i],
+		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree, Keywords: n.Keywords, Seed: g.isBootstrap[i],
 	}
 	in := make(map[int]bool, len(root))
 	for _, r := range root {

@@ -1,18 +1,38 @@
-// Package publish makes releases of what rounds built.
+// Package publish makes releases of what rounds built, and moves channels.
 //
-// Until `swarm finalize` exists, a round whose jobs have all ended (built,
-// blocked, or waiting for a blocked one) is published by itself: the largest
-// closed set of what was built, on top of what the channel shows now. Any peer
-// could do it, and one does: the requester while it is there, else the first by
-// rendezvous. The manifest is a function of the board, so two peers that do it
-// at once make the same release.
+// # Words
 //
-// Only blobs with a second copy enter a release, where the swarm has a second
-// peer that stores.
+// Staged is what would be released now: the largest set of what is built that
+// is closed over itself, over what the channel shows and over what subscribed
+// consumers have installed. A gate is a check that a staged release must pass.
+// To finalize is to keep the manifest as a blob, list it, and move the
+// channel's head to it: one record.
+//
+// # Rules
+//
+//   - Only safe packages enter: R copies, or as many as the swarm can hold.
+//   - What is staged for the first time is read once, from here or from its
+//     holders, and has to have the size and the digests that the index will
+//     say; the index is written and read back; no seed is in it. Where Portage
+//     is at hand it plans an update of every consumer, and installs the newcomers into
+//     an empty root (Try).
+//   - A round is released by itself once all its jobs have ended (built,
+//     blocked, or waiting for a blocked one), unless its requester wants a
+//     person to do it (build.Round.Manual). One peer does: the requester while
+//     it is there, else the first by rendezvous. It passes the same gates.
+//   - After a rollback nothing is released by itself: the channel shows an
+//     older release because a person wanted it. Finalize ends that.
+//   - A release is made on top of the head that was read. When that has moved
+//     meanwhile, it is made again on top of the new one; two that were made
+//     without knowing one another (a partition) leave the greater head and two
+//     listings of one number, which claims.Contested finds and the next
+//     finalize takes in.
+//
+// The manifest is a function of the board, so two peers that do the same at
+// once make the same release.
 package publish
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +40,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -35,7 +56,8 @@ import (
 // become safe by time.
 const recheck = 5 * time.Second
 
-// Publisher runs on every peer that stores blobs.
+// Publisher runs on every peer that stores blobs. Its methods may be called
+// while Run runs.
 type Publisher struct {
 	Self     string
 	Board    *agent.Agent
@@ -43,9 +65,17 @@ type Publisher struct {
 	Announce func(ctx context.Context, c cid.Cid) error
 	// Fetch brings a blob into Store.
 	Fetch func(ctx context.Context, c cid.Cid) error
-	Log   *slog.Logger
+	// Open opens a blob of size bytes here or at its holders.
+	Open func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error)
+	// Try asks Portage about a staged release; nil where there is none. It
+	// returns what speaks against it, a line each.
+	Try func(ctx context.Context, t Trial) ([]string, error)
+	Log *slog.Logger
 
-	tried map[string]string // what was last composed for a round; Run only
+	making   sync.Mutex        // one release is made at a time
+	mu       sync.Mutex        // of verified
+	verified map[string]bool   // CIDs whose bytes were compared with their digests
+	tried    map[string]string // what was last composed for a round; Run only
 }
 
 // Run publishes until ctx ends.
@@ -69,63 +99,61 @@ func (p *Publisher) Run(ctx context.Context) error {
 			return err
 		}
 		for _, d := range due {
-			mark := d.mark()
-			if p.tried[d.round.ID] == mark {
+			if p.tried[d.target] == d.mark {
 				continue
 			}
-			if err := p.publish(ctx, d); err != nil && ctx.Err() == nil {
-				p.Log.Warn("release not published; tried again", "round", d.round.ID, "error", err)
+			_, err := p.Finalize(ctx, Request{Target: d.target})
+			switch {
+			case err == nil:
+			case errors.Is(err, ErrNothing):
+				p.Log.Debug("nothing to release", "target", d.target)
+			case errors.Is(err, ErrRefused):
+				p.Log.Warn("release refused", "target", d.target, "error", err)
+			default:
+				if ctx.Err() == nil {
+					p.Log.Warn("release not published; tried again", "target", d.target, "error", err)
+				}
 				continue
 			}
-			p.tried[d.round.ID] = mark
+			p.tried[d.target] = d.mark
 		}
 	}
 }
 
-// ended is a round of which nothing more will come by itself.
-type ended struct {
-	round   build.Round
-	plan    *build.Plan
-	entries []release.Entry
-	all     bool // every job is built
-	head    *release.Channel
+// dueTarget is a target whose rounds have brought what will come by itself.
+type dueTarget struct {
+	target string
+	mark   string // changes when a release could come out otherwise
 }
 
-// mark changes when composing the round again could give something else.
-func (e *ended) mark() string {
-	var b strings.Builder
-	if e.head != nil {
-		fmt.Fprintf(&b, "%s %d ", e.head.Release, e.head.Version)
-	}
-	for i := range e.entries {
-		b.WriteString(e.entries[i].Artifact.CID)
-	}
-	return b.String()
-}
-
-// due lists the rounds that this peer is to publish now.
-func (p *Publisher) due(ctx context.Context) ([]ended, error) {
-	var out []ended
+// due lists the targets that this peer is to release now.
+func (p *Publisher) due(ctx context.Context) ([]dueTarget, error) {
+	var out []dueTarget
 	err := p.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		if ok, _ := r.MayClaim(); !ok {
 			return nil
 		}
+		marks := map[string]*strings.Builder{}
 		for _, rd := range slices.Backward(r.Rounds()) {
-			if rd.State != build.RoundOpen || Elect(r, rd, now) != p.Self {
+			if rd.State != build.RoundOpen || rd.Manual || Elect(r, rd, now) != p.Self || r.RolledBack(rd.Target) {
 				continue
 			}
-			_, plan, _ := r.Round(rd.ID)
-			if plan == nil {
-				continue
+			if m := ended(r, rd, now); m != "" {
+				if marks[rd.Target] == nil {
+					marks[rd.Target] = &strings.Builder{}
+				}
+				marks[rd.Target].WriteString(m)
 			}
-			e := ended{round: rd, plan: plan, all: true}
-			if e.gather(r, now) {
-				e.head = r.Channel(rd.Target, release.Stable)
-				out = append(out, e)
+		}
+		for target, m := range marks {
+			if h := r.Channel(target, release.Stable); h != nil {
+				fmt.Fprintf(m, "%s %d", h.Release, h.Version)
 			}
+			out = append(out, dueTarget{target, m.String()})
 		}
 		return nil
 	})
+	slices.SortFunc(out, func(a, b dueTarget) int { return strings.Compare(a.target, b.target) })
 	return out, err
 }
 
@@ -147,111 +175,24 @@ func Elect(r *claims.Replica, rd build.Round, now claims.Now) string {
 	return best
 }
 
-// gather collects the entries of a round; false while something is under way.
-func (e *ended) gather(r *claims.Replica, now claims.Now) bool {
-	need := min(2, storing(r, now))
+// ended names what a round has brought, "" while something is under way, or
+// when it brought nothing.
+func ended(r *claims.Replica, rd build.Round, now claims.Now) string {
 	stuck := map[build.Key]bool{} // will not move by itself
-	for _, info := range r.SurveyRound(e.round.ID, now) {
+	var b strings.Builder
+	for _, info := range r.SurveyRound(rd.ID, now) {
 		switch {
 		case info.State.Done() && info.Job.Seed: // it was for others to be built with
-		case info.State.Done() && info.Copies >= need:
-			e.entries = append(e.entries, entryOf(info))
+		case info.State == claims.JobSafe:
+			b.WriteString(info.Good.Artifact.CID + " ")
 		case info.State == claims.JobBlocked, info.State == claims.JobUnfit,
 			info.State == claims.JobWaiting && slices.ContainsFunc(info.WaitsFor, func(k build.Key) bool { return stuck[k] }):
-			stuck[info.Job.Key], e.all = true, false
+			stuck[info.Job.Key] = true
 		default:
-			return false
+			return ""
 		}
 	}
-	return len(e.entries) > 0
-}
-
-func storing(r *claims.Replica, now claims.Now) int {
-	n := 0
-	for _, p := range r.Peers(now) {
-		if p.Live && p.Beat.Stores {
-			n++
-		}
-	}
-	return n
-}
-
-func entryOf(info claims.JobInfo) release.Entry {
-	e := release.Entry{Key: info.Job.Key, CPV: info.Job.CPV, Slot: info.Job.Slot, Artifact: *info.Good.Artifact}
-	for _, m := range e.Artifact.Meta {
-		if m.Name == "KEYWORDS" {
-			e.Keywords = m.Value
-		}
-	}
-	for _, n := range info.Job.Needs {
-		if n.Kind&(build.Runtime|build.RuntimePost) != 0 {
-			e.Needs = append(e.Needs, n.Key)
-		}
-	}
-	slices.Sort(e.Needs)
-	return e
-}
-
-// publish composes the release, keeps it, and moves the channel to it. Nothing
-// happens when the channel shows just this already.
-func (p *Publisher) publish(ctx context.Context, e ended) error {
-	var prev *release.Manifest
-	if e.head != nil {
-		m, err := LoadManifest(ctx, p.Store, p.Fetch, e.head.Release)
-		if err != nil {
-			return err
-		}
-		prev = m
-	}
-	m, held, err := release.Compose(prev, e.entries, release.Options{Target: e.round.Target, Tree: e.plan.Tree, Header: e.plan.Header})
-	if err != nil {
-		return err
-	}
-	for _, h := range held {
-		p.Log.Info("held back from the release", "package", h.Entry.CPV.String(), "reason", h.Reason)
-	}
-	if len(m.Entries) == 0 {
-		return nil
-	}
-	b, err := m.Encode()
-	if err != nil {
-		return err
-	}
-	info, err := p.Store.Put(ctx, bytes.NewReader(b), cid.Undef)
-	if err != nil {
-		return fmt.Errorf("keep the release: %w", err)
-	}
-	if err := p.Announce(ctx, info.CID); err != nil {
-		return err
-	}
-	same := e.head != nil && e.head.Release == info.CID.String()
-	return p.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-		var evs []claims.Event
-		if head := r.Channel(e.round.Target, release.Stable); !same && sameHead(head, e.head) {
-			from := head
-			if from == nil {
-				from = &release.Channel{Target: e.round.Target, Name: release.Stable}
-			}
-			evs = append(evs, claims.Post{Body: claims.NewChannel(release.Next(from, info.CID.String(), time.UnixMilli(now.Wall)))})
-		} else if !same {
-			return nil // somebody moved the channel meanwhile: compose again
-		}
-		if e.all {
-			rd, _, ok := r.Round(e.round.ID)
-			if ok && rd.State == build.RoundOpen {
-				rd.State, rd.Counter = build.RoundClosed, rd.Counter+1
-				evs = append(evs, claims.Post{Body: claims.NewRound(rd)})
-			}
-		}
-		return evs
-	})
-}
-
-func sameHead(a, b *release.Channel) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return *a == *b
+	return b.String()
 }
 
 // maxManifest bounds a release's blob, in bytes.
@@ -259,24 +200,44 @@ const maxManifest = 256 << 20
 
 // LoadManifest reads a release by its CID, fetching it first if need be.
 func LoadManifest(ctx context.Context, store cas.Store, fetch func(context.Context, cid.Cid) error, cidText string) (*release.Manifest, error) {
+	b, err := load(ctx, store, fetch, cidText, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("load release: %w", err)
+	}
+	return release.Decode(b)
+}
+
+// maxInstalled bounds the blob of an installed set, in bytes.
+const maxInstalled = 16 << 20
+
+// LoadInstalled reads what a consumer has installed.
+func LoadInstalled(ctx context.Context, store cas.Store, fetch func(context.Context, cid.Cid) error, cidText string) (*release.Installed, error) {
+	b, err := load(ctx, store, fetch, cidText, maxInstalled)
+	if err != nil {
+		return nil, fmt.Errorf("load installed set: %w", err)
+	}
+	return release.DecodeInstalled(b)
+}
+
+func load(ctx context.Context, store cas.Store, fetch func(context.Context, cid.Cid) error, cidText string, most int64) ([]byte, error) {
 	c, err := cas.Parse(cidText)
 	if err != nil {
 		return nil, err
 	}
 	if err := fetch(ctx, c); err != nil {
-		return nil, fmt.Errorf("fetch release %s: %w", cidText, err)
+		return nil, fmt.Errorf("fetch %s: %w", cidText, err)
 	}
 	b, err := store.Open(c)
 	if err != nil {
-		return nil, fmt.Errorf("open release %s: %w", cidText, err)
+		return nil, fmt.Errorf("open %s: %w", cidText, err)
 	}
 	defer b.Close()
-	if b.Size() > maxManifest {
-		return nil, fmt.Errorf("release %s of %d bytes is too large", cidText, b.Size())
+	if b.Size() > most {
+		return nil, fmt.Errorf("%s of %d bytes is too large", cidText, b.Size())
 	}
 	buf := make([]byte, b.Size())
 	if _, err := io.ReadFull(b, buf); err != nil {
-		return nil, fmt.Errorf("read release %s: %w", cidText, err)
+		return nil, fmt.Errorf("read %s: %w", cidText, err)
 	}
-	return release.Decode(buf)
+	return buf, nil
 }

@@ -2,6 +2,10 @@ package publish
 
 import (
 	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -16,6 +20,11 @@ import (
 // built stores a blob as the job's package and reports it.
 func built(t *testing.T, p *agenttest.Peer, j build.Job) {
 	t.Helper()
+	builtAs(t, p, j, build.Pair{Name: "KEYWORDS", Value: "amd64"}, build.Pair{Name: "SLOT", Value: "0"})
+}
+
+func builtAs(t *testing.T, p *agenttest.Peer, j build.Job, meta ...build.Pair) {
+	t.Helper()
 	ctx := context.Background()
 	text := "package " + j.CPV.String()
 	info, err := p.Store.Put(ctx, strings.NewReader(text), cid.Undef)
@@ -26,7 +35,7 @@ func built(t *testing.T, p *agenttest.Peer, j build.Job) {
 		t.Fatal(err)
 	}
 	out := build.Outcome{Key: j.Key, CPV: j.CPV, Target: "t", Class: build.Good, Artifact: &build.Artifact{CID: info.CID.String(), Size: info.Size,
-		MD5: strings.Repeat("0", 32), SHA1: strings.Repeat("0", 40), MTime: 1, Meta: []build.Pair{{Name: "KEYWORDS", Value: "amd64"}, {Name: "SLOT", Value: "0"}}}}
+		MD5: hexOf(md5.Sum([]byte(text))), SHA1: hexOf(sha1.Sum([]byte(text))), MTime: 1, Meta: meta}}
 	p.Do(func(*claims.Replica, claims.Now) []claims.Event { return []claims.Event{claims.Finished{Outcome: out}} })
 }
 
@@ -36,9 +45,17 @@ func failed(p *agenttest.Peer, j build.Job) {
 	})
 }
 
+func hexOf[S ~[16]byte | ~[20]byte](sum S) string { return fmt.Sprintf("%x", sum) }
+
+// publisher does nothing by itself.
+func publisher(p *agenttest.Peer) *Publisher {
+	open := func(_ context.Context, c cid.Cid, _ int64) (io.ReadSeekCloser, error) { return p.Store.Open(c) }
+	return &Publisher{Self: p.Self, Board: p.Board, Store: p.Store, Announce: p.Announce, Fetch: p.NoPeers, Open: open, Log: p.Log}
+}
+
 func run(t *testing.T, p *agenttest.Peer) *Publisher {
 	t.Helper()
-	pub := &Publisher{Self: p.Self, Board: p.Board, Store: p.Store, Announce: p.Announce, Fetch: p.NoPeers, Log: p.Log}
+	pub := publisher(p)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- pub.Run(ctx) }()
@@ -79,6 +96,7 @@ func names(m *release.Manifest) string {
 }
 
 func TestAnEndedRoundIsReleasedOnceAndClosed(t *testing.T) {
+	t.Parallel()
 	p := agenttest.Start(t, t.TempDir())
 	lib := agenttest.Job(t, "lib")
 	app := agenttest.Job(t, "app", lib)
@@ -97,6 +115,7 @@ func TestAnEndedRoundIsReleasedOnceAndClosed(t *testing.T) {
 }
 
 func TestNothingIsReleasedWhileARoundIsUnderWay(t *testing.T) {
+	t.Parallel()
 	p := agenttest.Start(t, t.TempDir())
 	a, b := agenttest.Job(t, "a"), agenttest.Job(t, "b")
 	p.Ask(a, b)
@@ -109,6 +128,7 @@ func TestNothingIsReleasedWhileARoundIsUnderWay(t *testing.T) {
 }
 
 func TestWhatWaitsForAFailedPackageIsLeftOutAndTheRoundStaysOpen(t *testing.T) {
+	t.Parallel()
 	p := agenttest.Start(t, t.TempDir())
 	fine, bad := agenttest.Job(t, "fine"), agenttest.Job(t, "bad")
 	needs := agenttest.Job(t, "needs", bad)
@@ -136,6 +156,7 @@ func TestWhatWaitsForAFailedPackageIsLeftOutAndTheRoundStaysOpen(t *testing.T) {
 }
 
 func TestAPackageThatFailsAtRunTimeNeedsHoldsItsUserBack(t *testing.T) {
+	t.Parallel()
 	p := agenttest.Start(t, t.TempDir())
 	lib := agenttest.Job(t, "lib")
 	app := agenttest.Job(t, "app")

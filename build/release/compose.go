@@ -120,7 +120,10 @@ func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 			c.held = append(c.held, Held{e, err.Error()})
 			return
 		}
-		if seen[e.Key] != nil { // prev's, or the one of the lowest CID, stays
+		if was := seen[e.Key]; was != nil { // prev's, or the one of the lowest CID, stays
+			if was.prev && e.Keywords != "" { // what the tree says of it may have changed
+				was.Keywords = e.Keywords
+			}
 			return
 		}
 		slot, _ := build.ParseSlot(e.Slot) // valid, by e.Validate

@@ -32,9 +32,10 @@ const SmallRound = 20
 
 // Requester submits rounds for one peer.
 type Requester struct {
-	Self  string
-	Board *agent.Agent
-	Store cas.Store
+	Self   string
+	Manual bool // what is built is released by a person, not by itself
+	Board  *agent.Agent
+	Store  cas.Store
 	// Announce puts a stored blob on this peer's holdings.
 	Announce func(ctx context.Context, c cid.Cid) error
 	// Replicate returns when that many peers hold the blob, or as many as
@@ -58,7 +59,7 @@ func (q *Requester) Submit(ctx context.Context, p *build.Plan, prio build.Priori
 	}
 	rd := build.Round{
 		ID: hex.EncodeToString(id[:]), Target: p.Target, Priority: prio, Requester: q.Self,
-		State: build.RoundOpen, Counter: 1, Command: build.OneLine(p.Command, 200), Jobs: len(p.Jobs),
+		State: build.RoundOpen, Counter: 1, Command: build.OneLine(p.Command, 200), Jobs: len(p.Jobs), Manual: q.Manual,
 	}
 	b, err := build.Marshal(p)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/hlc"
 )
@@ -96,6 +97,7 @@ type Round struct {
 	Unfit     int    `json:"unfit"`
 	LeftMS    int64  `json:"left_ms"` // of the forecast; 0 when done or unknown
 	PlanKnown bool   `json:"plan_known"`
+	Manual    bool   `json:"manual"` // a person releases it: swarm finalize
 }
 
 // Job is one job for `swarm jobs`.
@@ -126,6 +128,8 @@ type Release struct {
 	Version   uint64 `json:"version"`
 	CID       string `json:"cid"`
 	Timestamp int64  `json:"timestamp_unix_s"`
+	Number    uint64 `json:"number"`   // of the release that is shown; less than version after a rollback; 0 = not listed
+	Packages  int    `json:"packages"` // 0 = not listed
 }
 
 // Blobs counts copies over the live peers.
@@ -158,10 +162,41 @@ func Of(r *claims.Replica, now claims.Now) Snapshot {
 		s.Rounds = append(s.Rounds, roundLine(r, rd, forecast, now))
 	}
 	for _, c := range r.Channels() {
-		s.Releases = append(s.Releases, Release{c.Target, c.Name, c.Version, c.Release, c.Timestamp})
+		s.Releases = append(s.Releases, releaseLine(r, c))
 	}
 	s.judge(r, peers)
 	return s
+}
+
+func releaseLine(r *claims.Replica, c release.Channel) Release {
+	out := Release{Target: c.Target, Channel: c.Name, Version: c.Version, CID: c.Release, Timestamp: c.Timestamp}
+	for _, l := range r.Releases(c.Target) {
+		if l.Release == c.Release {
+			out.Number, out.Packages = l.Number, l.Packages
+		}
+	}
+	return out
+}
+
+// releaseWarnings tells of channels that were rolled back, and of releases that
+// were made at once.
+func (s *Snapshot) releaseWarnings(r *claims.Replica) {
+	for _, c := range s.Releases {
+		if c.Number > 0 && c.Number < c.Version {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s/%s was rolled back to release %d; nothing is released by itself until swarm finalize --target %s", c.Target, c.Channel, c.Number, c.Target))
+		}
+	}
+	var last claims.Listed
+	for _, l := range claims.Contested(r.Releases("")) {
+		if l.Target == last.Target && l.Number == last.Number {
+			continue // told with the first
+		}
+		last = l
+		if s.Verdict == Healthy {
+			s.Verdict = Degraded
+		}
+		s.Warnings = append(s.Warnings, fmt.Sprintf("release %d of %s was made twice at once; swarm finalize --target %s takes in what the shown one lacks, then swarm releases prune forgets the other", l.Number, l.Target, l.Target))
+	}
 }
 
 func blobCounts(r *claims.Replica, peers []claims.Peer, s *Snapshot) map[string]int {
@@ -242,7 +277,7 @@ func nameOf(r *claims.Replica, k build.Key) string {
 func roundLine(r *claims.Replica, rd build.Round, forecast map[build.Key]plan.Assignment, now claims.Now) Round {
 	out := Round{
 		ID: rd.ID, Target: rd.Target, State: string(rd.State), Priority: rd.Priority.String(), Requester: r.Name(rd.Requester),
-		Command: build.OneLine(rd.Command, 200), CreatedMS: hlc.Time(rd.Created).Millis(), Jobs: rd.Jobs,
+		Command: build.OneLine(rd.Command, 200), CreatedMS: hlc.Time(rd.Created).Millis(), Jobs: rd.Jobs, Manual: rd.Manual,
 	}
 	_, p, _ := r.Round(rd.ID)
 	out.PlanKnown = p != nil
@@ -275,7 +310,7 @@ func (s *Snapshot) judge(r *claims.Replica, peers []claims.Peer) {
 	if ok, why := r.MayClaim(); !ok {
 		s.Warnings = append(s.Warnings, "this peer claims nothing: "+why)
 	}
-	var open *Round
+	var open, still *Round
 	for i := range s.Rounds {
 		rd := &s.Rounds[i]
 		if rd.State != string(build.RoundOpen) {
@@ -294,7 +329,13 @@ func (s *Snapshot) judge(r *claims.Replica, peers []claims.Peer) {
 		}
 		if rd.Done < rd.Jobs && rd.Building == 0 && rd.Ready == 0 && rd.PlanKnown {
 			s.Verdict = Blocked
+			if still == nil {
+				still = rd
+			}
 		}
+	}
+	if still != nil {
+		open = still
 	}
 	drones, away := 0, []string{}
 	for _, p := range s.Peers {
@@ -321,6 +362,7 @@ func (s *Snapshot) judge(r *claims.Replica, peers []claims.Peer) {
 		}
 		nicks[p.Nick] = p.ID
 	}
+	s.releaseWarnings(r)
 	live := 0
 	for _, p := range peers {
 		if p.Live {
@@ -342,12 +384,15 @@ func (s *Snapshot) say(open *Round, drones, live int) {
 		s.Verdict = Blocked
 		s.Sentence = fmt.Sprintf("%d jobs wait and no drone is here", open.Jobs-open.Done)
 		s.Next = "swarm run"
+	case open != nil && open.PlanKnown && open.Done == open.Jobs && (open.Manual || s.rolledBack(open.Target)):
+		s.Sentence = fmt.Sprintf("all %d of round %s are built, and you release them", open.Jobs, open.ID)
+		s.Next = "swarm finalize --target " + open.Target
 	case open != nil:
 		s.Sentence = fmt.Sprintf("%d of %d built, %d building on %s", open.Done, open.Jobs, open.Building, count(drones, "drone"))
 		s.Next = "swarm status --watch"
 	case len(s.Releases) > 0:
 		s.Sentence = fmt.Sprintf("nothing to build; %s here", count(live, "peer"))
-		s.Next = "emerge --ask --update --deep --newuse --getbinpkg @world"
+		s.Next = "swarm update"
 	case live < 2:
 		s.Sentence = "this peer is alone"
 		s.Next = "swarm invite"
@@ -355,6 +400,10 @@ func (s *Snapshot) say(open *Round, drones, live int) {
 		s.Sentence = fmt.Sprintf("%s here, nothing asked for yet", count(live, "peer"))
 		s.Next = "swarm build @world"
 	}
+}
+
+func (s *Snapshot) rolledBack(target string) bool {
+	return slices.ContainsFunc(s.Releases, func(c Release) bool { return c.Target == target && c.Number > 0 && c.Number < c.Version })
 }
 
 func count(n int, what string) string {

@@ -57,7 +57,7 @@ var arrows = []arrow{
 	{"build/emerge/emergetest", nil, "stands in for a program that knows nothing of us"},
 	{"build/sample", []string{"build", "build/gpkg", "build/worker"}, "implements the worker's interface and knows no board"},
 	{"build/request", append(slices.Clone(belowPlan), "claims/agent"), "from a plan to a round on the board"},
-	{"build/publish", append(slices.Clone(belowPlan), "claims/agent"), "from ended rounds to releases on the board"},
+	{"build/publish", append(slices.Clone(belowPlan), "claims/agent", "httpgateway/binhost"), "from ended rounds to releases on the board; a gate writes the index and reads it back"},
 
 	{"httpgateway/binhost", []string{"build", "build/release"}, "an index is a function of a release"},
 	{"httpgateway", append(slices.Clone(belowRelease), "build/release", "build/view", "httpgateway/binhost"), "serves releases and blobs from a Catalog; it must not see the board or the network"},
@@ -65,9 +65,9 @@ var arrows = []arrow{
 	{"httpgateway/ui", []string{"build", "build/view"}, "shows the one snapshot"},
 
 	{"cmd/swarm", []string{"cmd/swarm/internal/cli"}, "main hands over the arguments and the exit code"},
-	{"cmd/swarm/internal/cli", []string{"build", "build/view", "claims/agent", "p2p", "cmd/swarm/internal/..."},
+	{"cmd/swarm/internal/cli", []string{"build", "build/release", "build/view", "claims/agent", "p2p", "cmd/swarm/internal/..."},
 		"flags in, answers out: names and errors of others, no part of the composition"},
-	{"cmd/swarm/internal/control", []string{"build", "build/view"}, "the client's half is used by programs without a peer inside"},
+	{"cmd/swarm/internal/control", []string{"build", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
 	{"cmd/swarm/internal/render", []string{"build", "build/view"}, "prints"},
 	{"cmd/swarm/internal/machine", nil, "measures this machine"},
 	{"cmd/swarm/internal/demo", []string{"build", "build/view", "cas", "claims", "claims/wire", "httpgateway/binhost", "cmd/swarm/internal/control", "cmd/swarm/internal/render"},

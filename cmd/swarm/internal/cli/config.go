@@ -191,6 +191,7 @@ func runFlags() []cli.Flag {
 		stringFlag("quota", "0", "most bytes of packages kept, a `SIZE` as 50G or 500M; 0 leaves it to the disk"),
 		stringFlag("site", "", "`NAME` of the place: machines of one site are lost together, so copies go to several"),
 		stringFlag("target", "default", "`NAME` of the target that packages built here are for"),
+		boolFlag("auto-release", true, "release what is asked for here when it is built; false leaves it to swarm finalize"),
 		stringFlag("builder", "auto", "`WHAT` swarm build plans with: portage, sample, or auto"),
 		stringFlag("emerge", "", "the emerge to build with, a `FILE`; empty looks on PATH"),
 		stringFlag("portage-config", "", "`DIR` that holds etc/portage, if not the machine's own"),

@@ -145,7 +145,7 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, error) {
 	cfg := node.Config{
 		State: state, Socket: c.String("socket"), Nick: build.OneLine(nick, 64), Listen: noEmpty(c.StringSlice("listen")),
 		Peers: slices.Concat(c.StringSlice("peer"), joined), Gateway: noEmpty(c.StringSlice("gateway")), Hosts: c.StringSlice("gateway-host"),
-		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Quota: quota, Site: c.String("site"),
+		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Manual: !c.Bool("auto-release"), Quota: quota, Site: c.String("site"),
 		MDNS: c.Bool("mdns"), DHT: c.Bool("dht"), Version: version(), Log: log,
 	}
 	found, err := daemon.Find(c.Context, daemon.Search{

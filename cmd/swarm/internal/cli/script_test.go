@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -72,7 +73,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "damage": cmdDamage, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
+			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "newer": cmdNewer, "damage": cmdDamage, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -194,10 +195,11 @@ func runIn(ctx context.Context, ts *testscript.TestScript, stdin io.Reader, args
 	return out.String(), errOut.String(), err
 }
 
-// get URL FILE downloads, until the answer is 200.
+// get URL FILE [TEXT] downloads, until the answer is 200 and has the text (with
+// !TEXT: has it not).
 func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: get URL FILE")
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: get URL FILE [TEXT | !TEXT]")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
 	defer cancel()
@@ -214,11 +216,35 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 		if err = errors.Join(err, res.Body.Close()); err == nil && res.StatusCode != http.StatusOK {
 			err = fmt.Errorf("%s answers %s", args[0], res.Status)
 		}
+		if err == nil && len(args) == 3 {
+			text, without := strings.CutPrefix(args[2], "!")
+			if bytes.Contains(b, []byte(text)) == without {
+				err = fmt.Errorf("%s: %s is not so", args[0], args[2])
+			}
+		}
 		if err != nil {
 			return err
 		}
 		return os.WriteFile(ts.MkAbs(args[1]), b, 0o644)
 	}))
+}
+
+// newer OLD NEW checks that one index has a later TIMESTAMP than another.
+func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: newer OLD NEW")
+	}
+	var stamps [2]int64
+	for i, name := range args {
+		_, rest, _ := strings.Cut(ts.ReadFile(name), "\nTIMESTAMP: ")
+		line, _, _ := strings.Cut(rest, "\n")
+		n, err := strconv.ParseInt(line, 10, 64)
+		ts.Check(err)
+		stamps[i] = n
+	}
+	if stamps[1] <= stamps[0] {
+		ts.Fatalf("%s is of %d, %s of %d", args[0], stamps[0], args[1], stamps[1])
+	}
 }
 
 // damage FILE makes bad copies of a join code: short, typo, and loud (which is

@@ -79,7 +79,11 @@ func showStatus(o render.Out, s view.Snapshot) {
 	t.Flush()
 	o.Printf("\ncopies: %s\n", copies(s.Blobs))
 	for _, r := range s.Releases {
-		o.Printf("release: %s/%s version %d of %s\n", r.Target, r.Channel, r.Version, time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339))
+		of := ""
+		if r.Number > 0 && r.Number != r.Version {
+			of = fmt.Sprintf(" (release %d)", r.Number)
+		}
+		o.Printf("release: %s/%s version %d of %s%s\n", r.Target, r.Channel, r.Version, time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339), of)
 	}
 	for _, w := range s.Warnings {
 		o.Labeled(render.Warn, "warning:", w)
@@ -301,14 +305,14 @@ func waitRound(c *cli.Context, e *env, client *control.Client, reply control.Bui
 				last = line
 			}
 			switch {
-			case r.State != string(build.RoundOpen):
+			case r.State != string(build.RoundOpen), r.Manual && r.PlanKnown && r.Done == r.Jobs:
 				return roundEnded(c, e, r)
 			case !stuck(r):
 				since = time.Time{}
 			case since.IsZero():
 				since = time.Now()
 			}
-			if stuck(r) && (r.Unfit == 0 || time.Since(since) > unfitPatience) {
+			if stuck(r) && (r.Unfit == 0 && r.Done < r.Jobs || time.Since(since) > unfitPatience) {
 				return roundEnded(c, e, r)
 			}
 		}
@@ -320,14 +324,15 @@ func waitRound(c *cli.Context, e *env, client *control.Client, reply control.Bui
 	}
 }
 
-// unfitPatience is how long a job may fit no drone before waiting for it ends:
-// a drone that starts says only in its second Beat what it can build.
+// unfitPatience is how long a job may fit no drone before waiting for it ends
+// (a drone that starts says only in its second Beat what it can build), and how
+// long what is built may wait to be released (for its copies).
 const unfitPatience = 30 * time.Second
 
 // stuck reports whether nothing of a round will move by itself: what is not
-// built is blocked, fits no drone, or waits for such.
+// built is blocked, fits no drone, or waits for such; or all is built.
 func stuck(r view.Round) bool {
-	return r.PlanKnown && r.Blocked+r.Unfit > 0 && r.Building == 0 && r.Ready == 0
+	return r.PlanKnown && (r.Blocked+r.Unfit > 0 || r.Done == r.Jobs) && r.Building == 0 && r.Ready == 0
 }
 
 func roundEnded(c *cli.Context, e *env, r view.Round) error {
@@ -339,7 +344,7 @@ func roundEnded(c *cli.Context, e *env, r view.Round) error {
 		if err != nil {
 			return err
 		}
-	} else if r.Done == r.Jobs {
+	} else if r.Done == r.Jobs && r.State != string(build.RoundOpen) {
 		e.out.Printf("round %s: %d of %d built and released\n", r.ID, r.Done, r.Jobs)
 	} else {
 		e.out.Printf("round %s: %d of %d built\n", r.ID, r.Done, r.Jobs)
@@ -347,6 +352,9 @@ func roundEnded(c *cli.Context, e *env, r view.Round) error {
 	if r.Done < r.Jobs {
 		e.note("swarm: the rest is not built: swarm jobs --round %s says why, swarm logs JOB shows a log", r.ID)
 		return errPartial
+	}
+	if r.State == string(build.RoundOpen) {
+		e.note("not released yet: swarm finalize --target %s releases it, or says why not", r.Target)
 	}
 	return nil
 }

@@ -93,4 +93,5 @@ type Daemon interface {
 	Order(ctx context.Context, o Order) (OrderReply, error)
 	// Board returns every record's encoded bytes, sorted by key.
 	Board(ctx context.Context) ([][]byte, error)
+	Releases
 }

@@ -136,6 +136,7 @@ func handler(d Daemon) http.Handler {
 		}
 		return d.Build(r.Context(), req)
 	})
+	releaseRoutes(mux, d)
 	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fw := &flushWriter{w: w}

@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/publish"
 	"github.com/build-swarm/swarm/build/request"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/build/worker"
@@ -46,6 +47,7 @@ type Daemon struct {
 	Host      *p2p.Host
 	Store     cas.Store
 	Requester *request.Requester
+	Publisher *publish.Publisher
 	Planners  map[build.Builder]Planner
 	Default   build.Builder
 	Logs      *worker.Logs // nil on a peer that builds nothing

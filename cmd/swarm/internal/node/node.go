@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -54,6 +55,7 @@ type Config struct {
 	Slots    int      // builds at once; 0 = no drone
 	Jobs     int      // make -j of one build
 	Stores   bool     // takes copies of blobs
+	Manual   bool     // rounds asked for here are released by a person
 	Quota    int64    // bytes of blobs; 0 = the disk's own limit
 	Site     string   // failure domain
 	MDNS     bool
@@ -144,7 +146,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		return n.holdings.Announce(ctx, c)
 	}
 	fetch := daemon.Fetch(n.board, n.store, bring)
-	q = &request.Requester{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: n.replicate, Fetch: fetch}
+	q = &request.Requester{Self: n.host.Self(), Manual: cfg.Manual, Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: n.replicate, Fetch: fetch}
 	if cfg.Slots > 0 {
 		if n.worker, err = worker.New(worker.Config{
 			Self: n.host.Self(), Board: n.board, Store: n.store, Builders: cfg.Builders, Fetch: bring, Announce: n.holdings.Announce,
@@ -155,7 +157,10 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		}
 		daemon.ServeLogs(n.host, n.worker.Logs())
 	}
-	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log}
+	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log,
+		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
+			return n.catalog.Open(ctx, c, size)
+		}}
 	n.copies = replicator.New(replicator.Config{Input: n.copiesInput, Fetcher: fetcher, Store: n.store, Log: cfg.Log,
 		Stored: func(i cas.Info) { n.announceCopy(i) }})
 	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Moved: func() { n.gateway.Kick() }}
@@ -166,7 +171,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if err := n.gateway.Listen(context.Background()); err != nil {
 		return err
 	}
-	d := &daemon.Daemon{Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Key: key,
+	d := &daemon.Daemon{Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Key: key,
 		Gateway: n.gateway.Addrs, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
 		d.Logs = n.worker.Logs()

@@ -1,0 +1,250 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/claims"
+)
+
+// Request says what to release.
+type Request struct {
+	Target  string
+	Without []build.Atom // packages that a person keeps out
+}
+
+// Held is a package that stays out, and why, in one line for people.
+type Held struct {
+	CPV    build.CPV `json:"cpv"`
+	USE    []string  `json:"use"`
+	Reason string    `json:"reason"`
+}
+
+// Staged is what would be released now.
+type Staged struct {
+	Target    string
+	Head      *release.Channel // what is shown now; nil for a first release
+	Prev      *release.Manifest
+	Manifest  release.Manifest
+	Held      []Held
+	Changes   []release.Change // against Prev; they point into Prev and Manifest
+	Consumers []release.Consumer
+
+	rounds []string // open rounds of which all is built
+}
+
+// board is what staging reads from the board at one moment.
+type board struct {
+	head      *release.Channel
+	entries   []release.Entry
+	held      []Held
+	tree      string
+	header    []build.Pair
+	rounds    []string
+	seeds     map[string]bool // CIDs that may enter no release
+	others    []string        // releases made at once with another: their packages are candidates
+	consumers []release.Subscription
+	names     map[string]string // of peers
+}
+
+// Stage composes what would be released now. It changes nothing.
+func (p *Publisher) Stage(ctx context.Context, req Request) (*Staged, error) {
+	var b board
+	err := p.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		b = look(r, req.Target, now)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &Staged{Target: req.Target, Head: b.head, Held: b.held, rounds: b.rounds}
+	if b.head != nil {
+		if s.Prev, err = LoadManifest(ctx, p.Store, p.Fetch, b.head.Release); err != nil {
+			return nil, err
+		}
+		b.tree, b.header = cmp.Or(b.tree, s.Prev.Tree), orHeader(b.header, s.Prev.Header)
+	}
+	for _, other := range b.others {
+		m, err := LoadManifest(ctx, p.Store, p.Fetch, other)
+		if err != nil {
+			s.Held = append(s.Held, Held{Reason: fmt.Sprintf("the packages of release %s, made at once with the one that is shown: %v", other, err)})
+			continue
+		}
+		b.entries = append(b.entries, newcomers(m.Entries, s.Prev, b.entries)...)
+		b.header = orHeader(b.header, m.Header)
+	}
+	for _, sub := range b.consumers {
+		set, err := LoadInstalled(ctx, p.Store, p.Fetch, sub.Installed)
+		if err != nil {
+			return nil, fmt.Errorf("what %s has installed cannot be read, so nothing can be said about it: %w", b.names[sub.Peer], err)
+		}
+		s.Consumers = append(s.Consumers, release.Consumer{Name: b.names[sub.Peer], Set: set})
+	}
+	opt := release.Options{Target: req.Target, Tree: b.tree, Header: b.header, Consumers: s.Consumers}
+	var entries []release.Entry
+	for _, e := range b.entries {
+		switch {
+		case kept(&e, req.Without):
+			s.hold(&e, "kept out on request")
+		case b.seeds[e.Artifact.CID]:
+			s.hold(&e, "it is lent by a requester for builds alone (a seed)")
+		default:
+			entries = append(entries, e)
+		}
+	}
+	if s.Prev != nil {
+		for i := range s.Prev.Entries {
+			if kept(&s.Prev.Entries[i], req.Without) {
+				opt.Without = append(opt.Without, s.Prev.Entries[i].Key)
+			}
+		}
+	}
+	m, held, err := release.Compose(s.Prev, entries, opt)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range held {
+		s.hold(&h.Entry, h.Reason)
+	}
+	slices.SortStableFunc(s.Held, func(a, b Held) int { return strings.Compare(a.CPV.String(), b.CPV.String()) })
+	s.Manifest = m
+	s.Changes = release.Diff(s.Prev, &s.Manifest)
+	return s, nil
+}
+
+func (s *Staged) hold(e *release.Entry, reason string) {
+	s.Held = append(s.Held, Held{e.CPV, strings.Fields(e.USE()), reason})
+}
+
+func orHeader(a, b []build.Pair) []build.Pair {
+	if len(a) > 0 {
+		return a
+	}
+	return b
+}
+
+func kept(e *release.Entry, out []build.Atom) bool {
+	slot, err := build.ParseSlot(e.Slot)
+	return err == nil && slices.ContainsFunc(out, func(a build.Atom) bool { return release.Matches(&a, e.CPV, slot) })
+}
+
+// newcomers are the entries of another release that neither the shown one nor
+// a round has an opinion on.
+func newcomers(es []release.Entry, prev *release.Manifest, have []release.Entry) []release.Entry {
+	type name struct{ cpv, use string }
+	known := map[name]bool{}
+	add := func(list []release.Entry) {
+		for i := range list {
+			known[name{list[i].CPV.String(), list[i].USE()}] = true
+		}
+	}
+	if prev != nil {
+		add(prev.Entries)
+	}
+	add(have)
+	var out []release.Entry
+	for i := range es {
+		if !known[name{es[i].CPV.String(), es[i].USE()}] {
+			out = append(out, es[i])
+		}
+	}
+	return out
+}
+
+// look reads what a target's open rounds brought, the newest round first: what
+// it asks for counts, and an older round's build of the same package does not.
+func look(r *claims.Replica, target string, now claims.Now) board {
+	b := board{head: r.Channel(target, release.Stable), seeds: map[string]bool{}, names: map[string]string{}}
+	type name struct{ cpv, use string }
+	seen := map[name]bool{}
+	for _, rd := range r.Rounds() {
+		if rd.Target != target || rd.State != build.RoundOpen {
+			continue
+		}
+		_, plan, _ := r.Round(rd.ID)
+		if plan == nil {
+			continue
+		}
+		b.tree, b.header = cmp.Or(b.tree, plan.Tree), orHeader(b.header, plan.Header)
+		for i := range plan.Jobs {
+			for _, in := range plan.Jobs[i].Root.All() {
+				if in.Seed != "" {
+					b.seeds[in.Seed] = true
+				}
+			}
+		}
+		all := true
+		for _, info := range r.SurveyRound(rd.ID, now) {
+			if info.Job.Seed { // it is for others to be built with
+				all = all && info.State.Done()
+				continue
+			}
+			all = all && info.State == claims.JobSafe
+			id := name{info.Job.CPV.String(), strings.Join(info.Job.USE, " ")}
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			if info.State == claims.JobSafe {
+				b.entries = append(b.entries, entryOf(info))
+			} else {
+				b.held = append(b.held, Held{info.Job.CPV, info.Job.USE, unsafe(info, now, r)})
+			}
+		}
+		if all {
+			b.rounds = append(b.rounds, rd.ID)
+		}
+	}
+	for _, l := range claims.Contested(r.Releases(target)) {
+		if b.head == nil || l.Release != b.head.Release {
+			b.others = append(b.others, l.Release)
+		}
+	}
+	b.consumers = r.Subscriptions(target)
+	for _, s := range b.consumers {
+		b.names[s.Peer] = r.Name(s.Peer)
+	}
+	return b
+}
+
+// unsafe says why a job's package cannot enter yet.
+func unsafe(info claims.JobInfo, now claims.Now, r *claims.Replica) string {
+	switch info.State {
+	case claims.JobAvailable:
+		return fmt.Sprintf("has %d of the %d copies that make it safe", info.Copies, r.WantedCopies(now))
+	case claims.JobBlocked:
+		if n := len(info.Failures); n > 0 {
+			return "does not build: " + build.OneLine(info.Failures[n-1].Reason, 200)
+		}
+		if j := r.Job(info.Cause); j != nil {
+			return "waits for " + j.CPV.String() + ", which does not build"
+		}
+		return "does not build"
+	case claims.JobAway:
+		return "is built, and its holders are away"
+	case claims.JobBuilding, claims.JobClaimed:
+		return "is being built by " + r.Name(info.Holder)
+	case claims.JobUnfit:
+		return "no drone that is here can build it"
+	}
+	return "is not built yet"
+}
+
+func entryOf(info claims.JobInfo) release.Entry {
+	e := release.Entry{Key: info.Job.Key, CPV: info.Job.CPV, Slot: info.Job.Slot, Artifact: *info.Good.Artifact, Keywords: info.Job.Keywords}
+	if e.Keywords == "" { // the planner knows no tree
+		e.Keywords = e.Meta("KEYWORDS")
+	}
+	for _, n := range info.Job.Needs {
+		if n.Kind&(build.Runtime|build.RuntimePost) != 0 {
+			e.Needs = append(e.Needs, n.Key)
+		}
+	}
+	slices.Sort(e.Needs)
+	return e
+}
