@@ -106,6 +106,9 @@ func (r *Replica) Rounds() []build.Round {
 	for _, rs := range r.idx.rounds {
 		rd := rs.round
 		rd.Plan = nil
+		if _, open := r.open(rd.ID); !open && rd.State == build.RoundOpen {
+			rd.State = build.RoundCancelled
+		}
 		out = append(out, rd)
 	}
 	slices.SortFunc(out, func(a, b build.Round) int {
@@ -143,8 +146,13 @@ func (r *Replica) open(id string) (build.Round, bool) {
 	if rs == nil || rs.round.State != build.RoundOpen {
 		return build.Round{}, false
 	}
-	if d, ok := r.idx.order(VerbReset, rs.round.Target); ok && rs.stamp < d.stamp {
-		return build.Round{}, false
+	for _, o := range []struct {
+		verb  Verb
+		scope string
+	}{{VerbReset, rs.round.Target}, {VerbCancel, id}} {
+		if d, ok := r.idx.order(o.verb, o.scope); ok && rs.stamp < d.stamp {
+			return build.Round{}, false
+		}
 	}
 	return rs.round, true
 }

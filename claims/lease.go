@@ -53,12 +53,16 @@ func (r *Replica) compiler(k build.Key, now Now) (h Holder, ok bool) {
 		return h, false
 	}
 	for id, p := range r.peers {
-		if !r.live(id, now) {
-			continue
-		}
 		for _, j := range p.beat.Jobs {
-			if j.Key == k && j.Compiling && (!ok || id < h.Peer) {
-				h, ok = Holder{Peer: id, Epoch: j.Epoch, State: ClaimCompiling, Job: j, ExpiresIn: p.lease() - (now.Boot - p.heard)}, true
+			if j.Key != k || !j.Compiling || ok && id > h.Peer {
+				continue
+			}
+			left := p.lease() - (now.Boot - p.heard)
+			if j.FrozenMS > 0 && !p.beat.Leaving && !p.refuse && !p.banned {
+				left += r.grace(j) // its machine may be asleep
+			}
+			if r.live(id, now) || left > 0 && j.FrozenMS > 0 {
+				h, ok = Holder{Peer: id, Epoch: j.Epoch, State: ClaimCompiling, Job: j, ExpiresIn: left}, true
 			}
 		}
 	}
@@ -85,26 +89,6 @@ func (x *index) resetAt(ks *keyState) hlc.Time {
 	return d.stamp
 }
 
-// obey carries out what a directive asks of builds of our own: balance gives
-// back what is not begun, reset ends what was claimed before it.
-func (r *Replica) obey(now Now, d Directive) {
-	if d.Off {
-		return
-	}
-	for _, k := range r.ownKeys() {
-		o := r.own[k]
-		switch {
-		case d.Verb == VerbBalance && !o.job.Compiling:
-			r.giveBack(now, k, "balance")
-			r.emit(Stop{k, "the queue is balanced anew"})
-		case d.Verb == VerbReset && o.claim.Stamp < r.idx.resetAt(r.idx.keys[k]):
-			delete(r.own, k)
-			r.nextBeat = min(r.nextBeat, now.Boot+200)
-			r.emit(Stop{k, "the target was reset"})
-		}
-	}
-}
-
 // leaseLeft is how long the claim of a peer still holds, in milliseconds.
 func (r *Replica) leaseLeft(peer string, written hlc.Time, seen int64, k build.Key, now Now) int64 {
 	if peer == r.self {
@@ -119,7 +103,7 @@ func (r *Replica) leaseLeft(peer string, written hlc.Time, seen int64, k build.K
 		return seen + LeasePeriods*BeatMillis - now.Boot
 	}
 	newer := hlc.Time(p.rec.Stamp()) > written
-	if newer && p.beat.Leaving {
+	if p.banned || newer && p.beat.Leaving {
 		return 0
 	}
 	job, listed := p.job(k)
@@ -140,7 +124,14 @@ func (r *Replica) leaseLeft(peer string, written hlc.Time, seen int64, k build.K
 // a swarm of 20 cut off for half an hour, 7.6 % of all work was done twice
 // without this and Ready's other order; if they did die, what they built is
 // begun anew a quarter of an hour later than else.
+//
+// A build that its holder has frozen (the owner of the machine came back) is
+// left alone for as long as the holder said it would keep it: its machine may be
+// suspended meanwhile, and goes on or gives back when it wakes.
 func (r *Replica) grace(job BeatJob) int64 {
+	if job.FrozenMS > 0 {
+		return max(job.FrozenMS, min(job.InvestedMS/4, maxGrace))
+	}
 	if r.cutOff && job.Compiling {
 		return cutOffMillis
 	}
@@ -233,6 +224,21 @@ func (r *Replica) abandon(now Now, reason string) {
 		c.State, c.Reason = ClaimReturned, reason
 		c.Update++
 		r.post(now, c)
+	}
+}
+
+// adopt holds on to claims whose builds outlived the process that made them. A
+// job that another peer claimed meanwhile is held as any build that lost its
+// claim while compiling: the Beats decide who goes on.
+func (r *Replica) adopt(keys []build.Key) {
+	for _, k := range keys {
+		e := r.board.get(ClaimKey(k))
+		if e == nil || r.own[k] != nil {
+			continue
+		}
+		c := e.body.(Claim)
+		lost := c.Peer != r.self || c.State == ClaimReturned
+		r.own[k] = &own{claim: c, lost: lost, job: BeatJob{Key: k, Epoch: c.Epoch, Phase: "adopt", Compiling: true}}
 	}
 }
 

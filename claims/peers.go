@@ -19,6 +19,7 @@ type peerState struct {
 	heard  int64 // boot at which the newest Beat arrived
 	ahead  int64 // its clock against ours at its newest Beat, ms
 	refuse bool  // its stamps are refused as future
+	banned bool  // what it says is ignored
 	// wasLive is what the index was last told.
 	wasLive bool
 }
@@ -71,6 +72,7 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		return
 	}
 	_ = r.clock.Observe(stamp, now.Wall) // within the bound, checked above
+	r.unwind(now)
 	if p.beat.Instance == 0 || beatChanged(p.beat, beat) || len(p.beat.Jobs) != len(beat.Jobs) {
 		r.emit(Changed{})
 	}
@@ -111,13 +113,31 @@ func (r *Replica) setBeat(p *peerState, b Beat, o wire.Opened, now Now) {
 }
 
 // ownBeat notices a second process with this identity: its Beats are newer
-// than the start of this one. An echo of an earlier life is not.
+// than the start of this one. An echo of an earlier life is not, since a peer
+// starts above every stamp that it ever made (Mark).
 func (r *Replica) ownBeat(now Now, stamp hlc.Time, beat Beat) {
-	if beat.Instance == r.cfg.Instance || stamp <= r.startHLC || r.cloned {
+	if beat.Instance == r.cfg.Instance || stamp <= max(r.startHLC, r.twinStamp) {
+		return
+	}
+	r.twinStamp = stamp
+	_ = r.clock.Observe(stamp, now.Wall) // its records and ours have one author: ours must stay the newer ones
+	if beat.Leaving {
+		r.twinUntil = now.Boot
+		return
+	}
+	r.noteTwin(now, LeasePeriods*beat.PeriodMS, fmt.Sprintf("as %q ", build.OneLine(beat.Nick, 64)))
+}
+
+// noteTwin stops this peer from claiming for a while: another process has its
+// identity. It is called again for as long as the other is there.
+func (r *Replica) noteTwin(now Now, holds int64, as string) {
+	r.twinUntil = max(r.twinUntil, now.Boot+holds)
+	if r.cloned {
 		return
 	}
 	r.cloned = true
-	r.emit(Alarm{"cloned", fmt.Sprintf("this identity also runs as %q on another machine; on one of them run: swarm init --new-identity", build.OneLine(beat.Nick, 64))})
+	r.emit(Alarm{"cloned", "this identity also runs " + as + "on another machine; on one of them run: swarm init --new-identity"})
+	r.emit(Changed{})
 	for _, k := range r.ownKeys() {
 		if !r.own[k].job.Compiling {
 			r.giveBack(now, k, "this identity also runs elsewhere")
@@ -145,6 +165,58 @@ func (r *Replica) judgeClock() {
 		r.emit(Alarm{"clock", fmt.Sprintf("this machine's clock is %d s behind most peers; it claims and publishes nothing until it is set", behind/1000)})
 	}
 	r.clockBehind = behind
+}
+
+// unwind follows a wall clock that was ahead and was set right: until now the
+// stamps of this peer were ahead, too, and everybody refused them. That the
+// clock is right now is the word of most peers, whose Beats it agrees with. What
+// this peer said meanwhile is said anew, under stamps that others take.
+func (r *Replica) unwind(now Now) {
+	limit := hlc.New(now.Wall + hlc.MaxAheadMillis)
+	if r.clock.Last() <= limit {
+		return
+	}
+	agree, others := 0, 0
+	for _, p := range r.peers {
+		if p.id == r.self || !r.alive(p, now) && !p.refuse {
+			continue
+		}
+		others++
+		if p.ahead <= hlc.MaxAheadMillis && p.ahead >= -hlc.MaxAheadMillis {
+			agree++
+		}
+	}
+	if agree*2 <= others {
+		return
+	}
+	r.clock.Unwind(hlc.New(now.Wall))
+	r.mark = 0
+	var again []Body
+	for _, e := range r.board.all() {
+		if stamp := hlc.Time(e.rec.Stamp()); e.rec.Author() != r.self || stamp <= limit {
+			r.clock.Restore(min(stamp, limit))
+			continue
+		}
+		r.board.remove(e.rec.Key())
+		r.idx.dropped = append(r.idx.dropped, e.rec.Key())
+		if e.body != nil {
+			again = append(again, e.body)
+		}
+	}
+	r.reindex()
+	for _, b := range again {
+		if c, ok := b.(Claim); ok {
+			c.Stamp = r.clock.Now(now.Wall)
+			if o := r.own[c.Key]; o != nil {
+				o.claim.Stamp = c.Stamp
+			}
+			b = c
+		}
+		r.post(now, b)
+	}
+	r.persist(nil)
+	r.emit(Alarm{"clock", "this machine's clock was ahead of the other peers' and is right again; what it said meanwhile is said anew"})
+	r.nextBeat = now.Boot
 }
 
 // beat publishes a new Beat of this peer.
@@ -185,6 +257,9 @@ func (r *Replica) beat(now Now) {
 // period of this peer's Beats: max(5 s, N x 50 ms) while building, or willing
 // and there is something to build.
 func (r *Replica) period() int64 {
+	if r.cloned {
+		return WorkPeriod(len(r.peers)) // so that the other hears soon whether both are still there
+	}
 	if len(r.own) == 0 && !(r.report.Accepting && r.report.Slots > 0 && r.working) {
 		return IdleBeatMillis
 	}
@@ -244,12 +319,13 @@ func (r *Replica) alive(p *peerState, now Now) bool {
 	if p.id == r.self {
 		return !r.leaving
 	}
-	return !p.refuse && !p.beat.Leaving && now.Boot-p.heard <= p.lease()
+	return !p.refuse && !p.banned && !p.beat.Leaving && now.Boot-p.heard <= p.lease()
 }
 
 // meet makes the state of a peer that was never heard of.
 func (r *Replica) meet(id string) *peerState {
-	p := &peerState{id: id, hash: Rendezvous("", id)}
+	_, banned := r.idx.order(VerbBan, id)
+	p := &peerState{id: id, hash: Rendezvous("", id), banned: banned}
 	r.peers[id] = p
 	at, _ := slices.BinarySearchFunc(r.byID, id, func(p *peerState, id string) int { return cmp.Compare(p.id, id) })
 	r.byID = slices.Insert(r.byID, at, p)
@@ -259,7 +335,7 @@ func (r *Replica) meet(id string) *peerState {
 // expected reports whether a peer that is not live is expected back.
 func (r *Replica) expected(peer string, now Now) bool {
 	p := r.peers[peer]
-	return p != nil && now.Boot-p.heard <= AwayMillis
+	return p != nil && !p.banned && now.Boot-p.heard <= AwayMillis
 }
 
 // Peers lists this peer and all it ever heard of, sorted by ID.
@@ -283,7 +359,7 @@ func (r *Replica) AppendPeers(out []Peer, now Now) []Peer {
 func (r *Replica) beats() []wire.Opened {
 	var out []wire.Opened
 	for _, p := range r.peers {
-		if !p.refuse && !p.rec.IsZero() {
+		if !p.refuse && !p.banned && !p.rec.IsZero() {
 			out = append(out, p.rec)
 		}
 	}

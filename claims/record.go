@@ -34,6 +34,10 @@ var (
 	ErrOrder   = fmt.Errorf("%w: the order does not follow from the body", ErrInvalid)
 )
 
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+}
+
 // ClaimState is how far a claim has come.
 type ClaimState string
 
@@ -63,6 +67,9 @@ type BeatJob struct {
 	InvestedMS int64     `cbor:"i" json:"invested_ms"` // work done, wall time of the build
 	LeftMS     int64     `cbor:"l" json:"left_ms"`     // expected remaining wall time
 	Compiling  bool      `cbor:"c" json:"compiling"`
+	// FrozenMS is for how long yet the holder keeps the build stopped before it
+	// gives it back; 0 = it runs.
+	FrozenMS int64 `cbor:"f,omitempty" json:"frozen_ms,omitempty"`
 }
 
 // Beat is a peer's sign of life: the latest per peer counts. It renews all
@@ -92,29 +99,7 @@ type Beat struct {
 	Site       string          `cbor:"site,omitempty" json:"site,omitempty"`
 	Digest     uint64          `cbor:"digest" json:"digest"` // of the author's board
 	Heads      []string        `cbor:"heads,omitempty" json:"heads,omitempty"`
-}
-
-// Verb is what a directive asks for.
-type Verb string
-
-const (
-	VerbUnblock Verb = "unblock"
-	VerbBump    Verb = "bump"
-	VerbPause   Verb = "pause"
-	VerbDrain   Verb = "drain"
-	VerbReset   Verb = "reset"
-	VerbBalance Verb = "balance"
-	VerbBan     Verb = "ban"
-	VerbPin     Verb = "pin"
-)
-
-// Directive is a person's order to the swarm. Scope is a build key, a round, a
-// peer, a target, a CID or "all", by verb. Off lifts it again.
-type Directive struct {
-	Verb   Verb   `cbor:"verb" json:"verb"`
-	Scope  string `cbor:"scope" json:"scope"`
-	Off    bool   `cbor:"off,omitempty" json:"off,omitempty"`
-	Reason string `cbor:"reason,omitempty" json:"reason,omitempty"`
+	Alerts     bool            `cbor:"alerts,omitempty" json:"alerts,omitempty"` // it can tell a person
 }
 
 // Decline says that a drone will not take a job until a time, for a reason
@@ -163,7 +148,6 @@ func be(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 func lww(author string, stamp hlc.Time) []byte { return append(be(uint64(stamp)), author...) }
 
 func (Claim) recordType() string       { return TypeClaim }
-func (Directive) recordType() string   { return TypeDirective }
 func (Decline) recordType() string     { return TypeDecline }
 func (Holdings) recordType() string    { return TypeHoldings }
 func (roundBody) recordType() string   { return TypeRound }
@@ -175,9 +159,6 @@ func (Beat) recordType() string        { return TypeBeat }
 func ClaimKey(k build.Key) string { return TypeClaim + "/" + string(k) }
 
 func (c Claim) recordKey(string, hlc.Time) string { return ClaimKey(c.Key) }
-func (d Directive) recordKey(string, hlc.Time) string {
-	return TypeDirective + "/" + string(d.Verb) + "/" + d.Scope
-}
 func (d Decline) recordKey(author string, _ hlc.Time) string {
 	return TypeDecline + "/" + string(d.Key) + "/" + author
 }
@@ -203,10 +184,9 @@ func (c Claim) recordOrder(author string, _ hlc.Time) []byte {
 	b = append(b, author...)
 	return append(b, be(c.Update)...)
 }
-func (Directive) recordOrder(a string, s hlc.Time) []byte { return lww(a, s) }
-func (Decline) recordOrder(a string, s hlc.Time) []byte   { return lww(a, s) }
-func (Holdings) recordOrder(a string, s hlc.Time) []byte  { return lww(a, s) }
-func (Beat) recordOrder(a string, s hlc.Time) []byte      { return lww(a, s) }
+func (Decline) recordOrder(a string, s hlc.Time) []byte  { return lww(a, s) }
+func (Holdings) recordOrder(a string, s hlc.Time) []byte { return lww(a, s) }
+func (Beat) recordOrder(a string, s hlc.Time) []byte     { return lww(a, s) }
 func (r roundBody) recordOrder(a string, s hlc.Time) []byte {
 	return append(be(r.Counter), lww(a, s)...)
 }
@@ -232,18 +212,6 @@ func (c Claim) check(author string) error {
 		return fmt.Errorf("%w: claim of epoch 0", ErrInvalid)
 	case c.State != ClaimHeld && c.State != ClaimCompiling && c.State != ClaimReturned:
 		return fmt.Errorf("%w: claim state %q", ErrInvalid, c.State)
-	}
-	return nil
-}
-
-func (d Directive) check(string) error {
-	switch d.Verb {
-	case VerbUnblock, VerbBump, VerbPause, VerbDrain, VerbReset, VerbBalance, VerbBan, VerbPin:
-	default:
-		return fmt.Errorf("%w: directive %q", ErrInvalid, d.Verb)
-	}
-	if d.Scope == "" || strings.ContainsAny(d.Scope, "/ ") {
-		return fmt.Errorf("%w: scope %q", ErrInvalid, d.Scope)
 	}
 	return nil
 }
@@ -278,7 +246,7 @@ func (b Beat) check(string) error {
 		return fmt.Errorf("%w: beat figures", ErrInvalid)
 	}
 	for _, j := range b.Jobs {
-		if j.InvestedMS < 0 || j.LeftMS < 0 {
+		if j.InvestedMS < 0 || j.LeftMS < 0 || j.FrozenMS < 0 || j.FrozenMS > maxFrozen {
 			return fmt.Errorf("%w: beat job times", ErrInvalid)
 		}
 	}

@@ -30,6 +30,9 @@ const (
 	syncEvery      = 30_000
 	syncOnBeat     = 2_000
 	aloneMillis    = 10_000 // a peer that hears nobody writes after this
+	maxFrozen      = 24 * 3_600_000
+	TwinMillis     = 30_000 // how long the word of a twin holds
+	markAhead      = 1_000  // a mark is written at most once in that time
 	SettleLAN      = 50
 	SettleWAN      = 500
 )
@@ -47,6 +50,12 @@ type Config struct {
 	Instance uint64                  // random per process
 	Settle   int64                   // milliseconds between claim and compile; 0 = SettleLAN
 	Rand     *rand.Rand
+	// Adopt are the jobs that this peer's last process left running: their
+	// claims in the journal are held on.
+	Adopt []build.Key
+	// Mark is the newest of the marks that this peer was given to keep (see the
+	// effect Mark): no stamp of an earlier life is above it.
+	Mark hlc.Time
 }
 
 // Event is something that happened. See the types below.
@@ -78,6 +87,9 @@ type (
 	// Resumed says that this machine was suspended: nothing is judged until
 	// the board is compared with another peer's.
 	Resumed struct{}
+	// Twin says that another process answers to this peer's identity now; it
+	// comes again within TwinMillis for as long as that is so.
+	Twin struct{}
 	// Report renews what this peer's Beats say of the machine. Jobs, Digest,
 	// Instance and PeriodMS are filled in by the replica.
 	Report struct{ Beat Beat }
@@ -113,6 +125,7 @@ func (Connected) event()    {}
 func (Disconnected) event() {}
 func (Tick) event()         {}
 func (Resumed) event()      {}
+func (Twin) event()         {}
 func (Report) event()       {}
 func (Take) event()         {}
 func (Progress) event()     {}
@@ -132,6 +145,11 @@ type (
 		Put  []wire.Opened
 		Drop []string // keys
 	}
+	// Mark is to be kept like a record, before any later effect is done: all
+	// stamps that this peer makes until the next one are below it. So the stamps
+	// of a restarted peer are above all earlier ones, though its wall clock was
+	// set back meanwhile; else its Beats would look old, and it would be mute.
+	Mark struct{ Stamp hlc.Time }
 	// Publish gossips one record or Beat.
 	Publish struct{ Record wire.Opened }
 	// Send gives a message of the anti-entropy exchange to one peer.
@@ -156,6 +174,7 @@ type (
 )
 
 func (Persist) effect()  {}
+func (Mark) effect()     {}
 func (Publish) effect()  {}
 func (Send) effect()     {}
 func (Won) effect()      {}
@@ -206,7 +225,10 @@ type Replica struct {
 
 	fitChanged  bool // a peer's abilities changed
 	cloned      bool
-	clockBehind int64 // ms that most peers look ahead; 0 = fine
+	twinUntil   int64    // boot until which cloned holds
+	twinStamp   hlc.Time // of the other process's newest Beat
+	mark        hlc.Time // stamps below it may be made
+	clockBehind int64    // ms that most peers look ahead; 0 = fine
 	Refused     Counters
 
 	out []Effect
@@ -235,7 +257,9 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 			r.mergeQuietly(o, body, now)
 		}
 	}
+	r.clock.Restore(cfg.Mark)
 	r.startHLC = r.clock.Now(now.Wall)
+	r.adopt(cfg.Adopt)
 	r.settle(now)
 	r.out = nil
 	return r
@@ -277,6 +301,9 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 		r.judgeAt = now.Boot
 		r.synced, r.started = false, now.Boot
 		r.nextBeat = now.Boot
+		r.emit(Changed{})
+	case Twin:
+		r.noteTwin(now, TwinMillis, "")
 	case Take:
 		r.take(now, ev.Key)
 	case Progress:
@@ -370,6 +397,9 @@ func (r *Replica) merge(now Now, o wire.Opened, body Body) bool {
 		if b.Plan == nil && !r.idx.planLoaded(b.ID) && b.State == build.RoundOpen {
 			r.emit(WantPlan{Round: b.ID, CID: b.PlanCID})
 		}
+		if b.State == build.RoundCancelled {
+			r.stopUnwanted(now)
+		}
 	}
 	return true
 }
@@ -402,6 +432,10 @@ func (r *Replica) seal(now Now, body Body) (wire.Opened, error) {
 }
 
 func (r *Replica) sealAt(stamp hlc.Time, body Body) (wire.Opened, error) {
+	if stamp >= r.mark {
+		r.mark = hlc.New(stamp.Millis() + markAhead)
+		r.emit(Mark{r.mark})
+	}
 	b, err := build.Marshal(body)
 	if err != nil {
 		return wire.Opened{}, fmt.Errorf("encode %s: %w", body.recordType(), err)
@@ -445,6 +479,10 @@ func (r *Replica) due(now Now) {
 			r.emit(Won{k})
 		}
 	}
+	if r.cloned && now.Boot >= r.twinUntil {
+		r.cloned = false
+		r.emit(Changed{})
+	}
 	if may, _ := r.MayClaim(); may != r.toldMay && r.report.Accepting {
 		r.nextBeat = min(r.nextBeat, now.Boot)
 	}
@@ -472,6 +510,9 @@ func (r *Replica) NextWake(now Now) int64 {
 	if !r.synced && len(r.connected) == 0 {
 		next = min(next, r.started+aloneMillis)
 	}
+	if r.cloned {
+		next = min(next, r.twinUntil)
+	}
 	return max(next, now.Boot+1)
 }
 
@@ -482,6 +523,8 @@ func (r *Replica) MayClaim() (bool, string) {
 		return false, "this peer is stopping"
 	case r.cloned:
 		return false, "this identity also runs elsewhere"
+	case r.idx.bans(r.self):
+		return false, "the swarm has banned this peer"
 	case r.clockBehind != 0:
 		return false, fmt.Sprintf("the clock is %d s behind the other peers", r.clockBehind/1000)
 	case !r.synced:

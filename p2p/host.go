@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -74,11 +75,15 @@ type Host struct {
 	ctx    context.Context // done at Close
 	cancel context.CancelFunc
 
+	instance uint64        // random per process
+	twin     chan struct{} // somebody says that another process has this identity
+
 	mu       sync.Mutex
 	closed   bool
 	handlers sync.WaitGroup // Add only with mu held and closed false
 	watchers []chan struct{}
 	rtts     map[peer.ID]time.Duration
+	doubles  map[peer.ID]time.Time // when two processes answered to an ID
 }
 
 var _ Network = (*Host)(nil)
@@ -108,6 +113,7 @@ func NewHost(cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, log: cfg.Log, gate: &gater{}, book: newBook(cfg.Identity.id),
 		kick: make(chan struct{}, 1), rtts: map[peer.ID]time.Duration{},
+		instance: rand.Uint64(), twin: make(chan struct{}, 1), doubles: map[peer.ID]time.Time{},
 	}
 	for _, info := range static {
 		h.book.addStatic(info)
@@ -134,6 +140,7 @@ func NewHost(cfg Config) (*Host, error) {
 		},
 	})
 	Serve(h, peersProto, maxAnswer, h.answerPeers)
+	Serve(h, instanceProto, instanceLen*maxTwins, h.onInstance)
 	if err := h.listen(listen); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}

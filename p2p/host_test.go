@@ -344,8 +344,42 @@ func TestOneIdentityOnTwoMachinesDoesNotHurtTheOthers(t *testing.T) {
 			t.Errorf("%s, %v", got, err)
 		}
 	}
+	// Both learn of it, the third names it, and a peer that runs once hears nothing.
+	for _, n := range []*node{b, twin} {
+		select {
+		case <-n.Twins():
+		case <-within(t).Done():
+			t.Fatal("a machine does not learn that its identity runs twice")
+		}
+	}
+	if i, _ := a.PeerInfo(b.Self()); !i.Twins {
+		t.Error("who is connected to both does not know of it")
+	}
+	if i, _ := b.PeerInfo(a.Self()); i.Twins || len(a.Twins()) > 0 {
+		t.Error("a peer that runs once is said to run twice")
+	}
 	twin.stop()
 	a.sees(t, b.Self())
+}
+
+// The connection of a process that was killed may stand for a minute. It answers
+// nothing, so that the process which follows is no twin.
+func TestARestartBesideADeadConnectionIsNoTwin(t *testing.T) {
+	key := p2p.NewSwarmKey()
+	a := start(t, p2p.Config{Identity: p2ptest.Identity(0), SwarmKey: key})
+	dead := start(t, p2p.Config{Identity: p2ptest.Identity(1), SwarmKey: key, Static: a.Addrs()})
+	a.sees(t, dead.Self())
+	asked := dead.Freeze()
+	again := start(t, p2p.Config{Identity: p2ptest.Identity(1), SwarmKey: key, Static: a.Addrs()})
+	again.sees(t, a.Self())
+	select {
+	case <-asked:
+	case <-within(t).Done():
+		t.Fatal("nobody asks whether the old process is still there")
+	}
+	if i, _ := a.PeerInfo(again.Self()); i.Twins || len(again.Twins()) > 0 {
+		t.Error("a restarted peer is told that it runs twice")
+	}
 }
 
 func TestFourBulkStreamsPerPeerRunAtOnce(t *testing.T) {

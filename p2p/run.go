@@ -45,10 +45,18 @@ func (h *Host) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { h.redial(ctx, &wg) })
 	wg.Go(func() { h.askPeers(ctx) })
+	conns := make(chan network.Conn, 64)
+	wg.Go(func() { h.watchTwins(ctx, &wg, conns) })
 	wg.Go(func() { h.saveBook(ctx) })
 	asked := map[peer.ID]string{} // by the connection they were asked over
 	for _, id := range h.lh.Network().Peers() {
 		wg.Go(func() { h.ask(ctx, id) }) // connected before Run
+		for _, c := range h.lh.Network().ConnsToPeer(id) {
+			select {
+			case conns <- c:
+			case <-ctx.Done():
+			}
+		}
 	}
 	for open := true; open; {
 		select {
@@ -61,6 +69,10 @@ func (h *Host) Run(ctx context.Context) error {
 			if asked[id.Peer] != id.Conn.ID() { // it identifies itself again with every new handler
 				asked[id.Peer] = id.Conn.ID()
 				wg.Go(func() { h.ask(ctx, id.Peer) })
+				select {
+				case conns <- id.Conn:
+				case <-ctx.Done():
+				}
 			}
 		case <-ctx.Done():
 			open = false

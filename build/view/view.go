@@ -44,6 +44,10 @@ type Snapshot struct {
 	Blobs    Blobs     `json:"blobs"`
 	Records  int       `json:"records"`
 	Warnings []string  `json:"warnings"`
+	// Issues are the root causes that want attention, the gravest first. AtMS
+	// is when the snapshot was taken, on this peer's wall clock.
+	Issues []Issue `json:"issues"`
+	AtMS   int64   `json:"at_unix_ms"`
 }
 
 // Peer is one line about a peer.
@@ -66,6 +70,10 @@ type Peer struct {
 	Builders []string `json:"builders"`
 	Version  string   `json:"version"`
 	AheadMS  int64    `json:"clock_ahead_ms"`
+	Site     string   `json:"site"`
+	Speed    int64    `json:"speed"`  // core-milliseconds per second
+	Steady   bool     `json:"steady"` // expected to stay
+	Alerts   bool     `json:"alerts"` // it can tell a person
 }
 
 // Build is a build under way.
@@ -97,7 +105,11 @@ type Round struct {
 	Unfit     int    `json:"unfit"`
 	LeftMS    int64  `json:"left_ms"` // of the forecast; 0 when done or unknown
 	PlanKnown bool   `json:"plan_known"`
-	Manual    bool   `json:"manual"` // a person releases it: swarm finalize
+	// PerHour and Impulse are builds that ended well per hour: since the round
+	// began, and in the last ten minutes.
+	PerHour float64 `json:"per_hour"`
+	Impulse float64 `json:"per_hour_now"`
+	Manual  bool    `json:"manual"` // a person releases it: swarm finalize
 }
 
 // Job is one job for `swarm jobs`.
@@ -119,6 +131,13 @@ type Job struct {
 	Size     int64     `json:"size"`
 	LeftMS   int64     `json:"left_ms"`
 	WaitsFor []string  `json:"waits_for"`
+	// StartedMS and EndedMS are wall times of the newest build, 0 where there is
+	// none or it is not over; CostMS is how long it took; PeerID is Peer's.
+	StartedMS int64  `json:"started_unix_ms"`
+	EndedMS   int64  `json:"ended_unix_ms"`
+	CostMS    int64  `json:"took_ms"`
+	PeerID    string `json:"peer_id"`
+	HoldsUp   int    `json:"holds_up"` // jobs that wait for it, directly or not; of blocked and unfit ones
 }
 
 // Release is what a channel shows.
@@ -128,8 +147,9 @@ type Release struct {
 	Version   uint64 `json:"version"`
 	CID       string `json:"cid"`
 	Timestamp int64  `json:"timestamp_unix_s"`
-	Number    uint64 `json:"number"`   // of the release that is shown; less than version after a rollback; 0 = not listed
-	Packages  int    `json:"packages"` // 0 = not listed
+	Previous  string `json:"previous_cid"` // what it showed before, "" for the first
+	Number    uint64 `json:"number"`       // of the release that is shown; less than version after a rollback; 0 = not listed
+	Packages  int    `json:"packages"`     // 0 = not listed
 }
 
 // Blobs counts copies over the live peers.
@@ -139,14 +159,41 @@ type Blobs struct {
 	Copies map[int]int `json:"copies"` // live copies to number of blobs
 }
 
+// look is what one snapshot is derived from, each part computed once.
+type look struct {
+	r        *claims.Replica
+	now      claims.Now
+	peers    []claims.Peer
+	infos    []claims.JobInfo // of open rounds, in an order in which they can be built
+	forecast map[build.Key]plan.Assignment
+	recent   []recent // closed rounds that are still shown
+}
+
+type recent struct {
+	round build.Round
+	infos []claims.JobInfo
+}
+
+// ShownRounds is how many closed rounds a snapshot shows, the newest.
+const ShownRounds = 8
+
+func take(r *claims.Replica, now claims.Now) *look {
+	l := &look{r: r, now: now, peers: r.Peers(now), infos: r.Survey(now)}
+	l.forecast = plan.Forecast(l.infos, l.peers)
+	return l
+}
+
 // Of takes the snapshot.
 func Of(r *claims.Replica, now claims.Now) Snapshot {
-	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count()}
-	peers := r.Peers(now)
-	survey := r.Survey(now)
-	forecast := plan.Forecast(survey, peers)
-	holdings := blobCounts(r, peers, &s)
-	for _, p := range peers {
+	return take(r, now).snapshot()
+}
+
+func (l *look) snapshot() Snapshot {
+	r := l.r
+	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count(),
+		Issues: []Issue{}, AtMS: l.now.Wall}
+	holdings := blobCounts(r, l.peers, &s)
+	for _, p := range l.peers {
 		s.Peers = append(s.Peers, peerLine(r, p, holdings[p.ID]))
 	}
 	slices.SortStableFunc(s.Peers, func(a, b Peer) int {
@@ -156,16 +203,61 @@ func Of(r *claims.Replica, now claims.Now) Snapshot {
 			}
 			return 1
 		}
-		return cmp.Compare(a.Nick, b.Nick)
+		return cmp.Or(cmp.Compare(a.Nick, b.Nick), cmp.Compare(a.ID, b.ID))
 	})
-	for _, rd := range r.Rounds() {
-		s.Rounds = append(s.Rounds, roundLine(r, rd, forecast, now))
-	}
+	s.Rounds = l.rounds()
 	for _, c := range r.Channels() {
-		s.Releases = append(s.Releases, releaseLine(r, c))
+		line := releaseLine(r, c)
+		line.Previous = c.Previous
+		s.Releases = append(s.Releases, line)
 	}
-	s.judge(r, peers)
+	s.judge(r, l.peers)
+	s.Issues = l.issues(&s)
 	return s
+}
+
+// rounds counts the jobs of the open rounds and of the newest closed ones.
+func (l *look) rounds() []Round {
+	out := []Round{}
+	open := map[string]*Round{}
+	counts := map[string]*counted{}
+	for _, rd := range l.r.Rounds() {
+		if rd.State != build.RoundOpen {
+			if len(l.recent) >= ShownRounds {
+				continue
+			}
+			l.recent = append(l.recent, recent{rd, l.r.SurveyRound(rd.ID, l.now)})
+		}
+		out = append(out, roundHead(l.r, rd))
+	}
+	for i := range out {
+		if out[i].State == string(build.RoundOpen) {
+			open[out[i].ID], counts[out[i].ID] = &out[i], &counted{}
+		}
+	}
+	for i := range l.infos {
+		info := &l.infos[i]
+		for _, id := range info.Rounds {
+			if rd := open[id]; rd != nil {
+				rd.LeftMS = max(rd.LeftMS, l.forecast[info.Job.Key].Finish)
+				counts[id].add(rd, info)
+			}
+		}
+	}
+	for i := range l.recent {
+		at := slices.IndexFunc(out, func(r Round) bool { return r.ID == l.recent[i].round.ID })
+		c := &counted{}
+		for n := range l.recent[i].infos {
+			c.add(&out[at], &l.recent[i].infos[n])
+		}
+		counts[out[at].ID] = c
+	}
+	for i := range out {
+		if c := counts[out[i].ID]; c != nil {
+			out[i].PerHour, out[i].Impulse = c.rates(&out[i], l.now.Wall)
+		}
+	}
+	return out
 }
 
 func releaseLine(r *claims.Replica, c release.Channel) Release {
@@ -176,6 +268,52 @@ func releaseLine(r *claims.Replica, c release.Channel) Release {
 		}
 	}
 	return out
+}
+
+// counted is when the builds of a round ended that ended well.
+type counted struct{ ends []int64 }
+
+func (c *counted) add(rd *Round, info *claims.JobInfo) {
+	switch info.State {
+	case claims.JobAvailable, claims.JobSafe:
+		rd.Done++
+		if end := info.Good.Stamp.Millis(); end >= rd.CreatedMS {
+			c.ends = append(c.ends, end)
+		}
+	case claims.JobBuilding, claims.JobClaimed:
+		rd.Building++
+	case claims.JobReady:
+		rd.Ready++
+	case claims.JobBlocked:
+		rd.Blocked++
+	case claims.JobUnfit:
+		rd.Unfit++
+	default:
+		rd.Waiting++
+	}
+}
+
+const (
+	hour = 3_600_000
+	// impulse is how far back "now" reaches in a rate.
+	impulse = hour / 6
+)
+
+func (c *counted) rates(rd *Round, now int64) (all, lately float64) {
+	last := now
+	if rd.State != string(build.RoundOpen) && len(c.ends) > 0 {
+		last = slices.Max(c.ends)
+	}
+	if span := last - rd.CreatedMS; span > 0 {
+		all = float64(len(c.ends)) * hour / float64(max(span, 60_000))
+	}
+	n := 0
+	for _, e := range c.ends {
+		if e > now-impulse {
+			n++
+		}
+	}
+	return all, float64(n) * hour / float64(min(impulse, max(60_000, now-rd.CreatedMS)))
 }
 
 // releaseWarnings tells of channels that were rolled back, and of releases that
@@ -230,6 +368,7 @@ func peerLine(r *claims.Replica, p claims.Peer, blobs int) Peer {
 		ID: p.ID, Nick: r.Name(p.ID), Self: p.Self, Doing: []Build{}, Why: build.OneLine(b.Why, 120), Cores: b.Cores, Slots: b.Slots,
 		AgeMS: p.AgeMS, Stores: b.Stores, Blobs: blobs, UsedB: b.StoreUsed, FreeB: b.StoreFree, DiskMiB: b.DiskMiB, MemMiB: b.FreeMemMiB,
 		Builders: []string{}, Version: build.OneLine(b.Version, 40), AheadMS: p.AheadMS,
+		Site: build.OneLine(b.Site, 40), Speed: b.Speed, Steady: b.Steady, Alerts: b.Alerts,
 	}
 	for _, x := range b.Builders {
 		out.Builders = append(out.Builders, build.OneLine(string(x), 20))
@@ -274,32 +413,13 @@ func nameOf(r *claims.Replica, k build.Key) string {
 	return k.Short()
 }
 
-func roundLine(r *claims.Replica, rd build.Round, forecast map[build.Key]plan.Assignment, now claims.Now) Round {
+func roundHead(r *claims.Replica, rd build.Round) Round {
 	out := Round{
 		ID: rd.ID, Target: rd.Target, State: string(rd.State), Priority: rd.Priority.String(), Requester: r.Name(rd.Requester),
 		Command: build.OneLine(rd.Command, 200), CreatedMS: hlc.Time(rd.Created).Millis(), Jobs: rd.Jobs, Manual: rd.Manual,
 	}
 	_, p, _ := r.Round(rd.ID)
 	out.PlanKnown = p != nil
-	for _, info := range r.SurveyRound(rd.ID, now) {
-		switch info.State {
-		case claims.JobAvailable, claims.JobSafe:
-			out.Done++
-		case claims.JobBuilding, claims.JobClaimed:
-			out.Building++
-		case claims.JobReady:
-			out.Ready++
-		case claims.JobBlocked:
-			out.Blocked++
-		case claims.JobUnfit:
-			out.Unfit++
-		default:
-			out.Waiting++
-		}
-		if rd.State == build.RoundOpen {
-			out.LeftMS = max(out.LeftMS, forecast[info.Job.Key].Finish)
-		}
-	}
 	return out
 }
 
@@ -418,41 +538,4 @@ func short(id string) string {
 		return id[len(id)-8:]
 	}
 	return id
-}
-
-// Jobs lists the jobs of the open rounds, or of one round.
-func Jobs(r *claims.Replica, round string, now claims.Now) []Job {
-	infos := r.Survey(now)
-	if round != "" {
-		infos = r.SurveyRound(round, now)
-	}
-	forecast := plan.Forecast(infos, r.Peers(now))
-	out := make([]Job, 0, len(infos))
-	for _, info := range infos {
-		j := Job{
-			Key: info.Job.Key, CPV: info.Job.CPV.String(), USE: slices.Concat([]string{}, info.Job.USE), Target: info.Target,
-			State: string(info.State), Phase: build.OneLine(info.Beat.Phase, 24), Copies: info.Copies, Epoch: info.Epoch,
-			Failures: len(info.Failures), LeftMS: forecast[info.Job.Key].Finish, WaitsFor: []string{},
-		}
-		if len(info.Rounds) > 0 {
-			j.Round = info.Rounds[len(info.Rounds)-1]
-		}
-		if info.Holder != "" {
-			j.Peer = r.Name(info.Holder)
-		}
-		if info.Good != nil {
-			j.Peer, j.CID, j.Size, j.Log, j.Epoch = r.Name(info.Good.Peer), info.Good.Artifact.CID, info.Good.Artifact.Size, info.Good.Log, info.Good.Epoch
-		} else if rs := r.Results(info.Job.Key); len(rs) > 0 {
-			last := rs[len(rs)-1]
-			j.Reason, j.Log = build.OneLine(last.Reason, 200), last.Log
-			if j.Peer == "" {
-				j.Peer = r.Name(last.Peer)
-			}
-		}
-		for _, k := range info.WaitsFor {
-			j.WaitsFor = append(j.WaitsFor, nameOf(r, k))
-		}
-		out = append(out, j)
-	}
-	return out
 }

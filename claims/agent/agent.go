@@ -44,6 +44,9 @@ type Config struct {
 	Settle  int64 // milliseconds, see claims.Config
 	// LoadPlan reads a round's plan from the blob that holds it.
 	LoadPlan func(ctx context.Context, cid string) (*build.Plan, error)
+	// Twins fires while another process answers to this peer's identity; nil =
+	// nobody would notice.
+	Twins <-chan struct{}
 	// Alarm tells a person; it must not block.
 	Alarm func(claims.Alarm)
 }
@@ -74,7 +77,7 @@ type Agent struct {
 
 // New reads the journal and makes the replica. Nothing runs until Run.
 func New(cfg Config) (*Agent, error) {
-	recs, bad, err := cfg.Journal.Load()
+	recs, mark, bad, err := cfg.Journal.Load()
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +89,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, intake: newIntake(), inbox: make(chan letter, inboxLen), calls: make(chan call),
 		orders: newMailbox[Order](), done: make(chan struct{}),
 	}
-	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng}, recs, cfg.Clock.Now())
+	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng, Mark: mark}, recs, cfg.Clock.Now())
 	return a, nil
 }
 

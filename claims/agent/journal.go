@@ -12,13 +12,18 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/build-swarm/swarm/claims/hlc"
 	"github.com/build-swarm/swarm/claims/wire"
 )
 
 // ErrInUse is returned when another process has the journal open.
 var ErrInUse = errors.New("another swarm daemon runs on this state directory")
 
-var recordsBucket = []byte("records")
+var (
+	recordsBucket = []byte("records")
+	clockBucket   = []byte("clock")
+	markKey       = []byte("mark")
+)
 
 // Journal keeps the board's records on disk, by key.
 type Journal struct{ db *bbolt.DB }
@@ -35,6 +40,9 @@ func OpenJournal(path string) (*Journal, error) {
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(recordsBucket)
+		if err == nil {
+			_, err = tx.CreateBucketIfNotExists(clockBucket)
+		}
 		return err
 	})
 	if err != nil {
@@ -43,17 +51,23 @@ func OpenJournal(path string) (*Journal, error) {
 	return &Journal{db}, nil
 }
 
-// Load reads every record whose signature holds, and counts the others.
-func (j *Journal) Load() (recs []wire.Opened, bad int, err error) {
+// Load reads every record whose signature holds, counts the others, and reads
+// the clock's mark; zero if there is none.
+func (j *Journal) Load() (recs []wire.Opened, mark hlc.Time, bad int, err error) {
 	var raws [][]byte
 	err = j.db.View(func(tx *bbolt.Tx) error {
+		if v := tx.Bucket(clockBucket).Get(markKey); v != nil {
+			if mark, err = hlc.Parse(string(v)); err != nil {
+				bad++ // the stamps of the records are a mark, too
+			}
+		}
 		return tx.Bucket(recordsBucket).ForEach(func(_, v []byte) error {
 			raws = append(raws, append([]byte(nil), v...))
 			return nil
 		})
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("read journal: %w", err)
+		return nil, 0, 0, fmt.Errorf("read journal: %w", err)
 	}
 	// A disk forgets too, so what it gives back is checked like what a peer
 	// sends; that is nearly all the time it takes to start.
@@ -71,7 +85,7 @@ func (j *Journal) Load() (recs []wire.Opened, bad int, err error) {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	for _, o := range all {
 		if o.IsZero() {
@@ -80,18 +94,24 @@ func (j *Journal) Load() (recs []wire.Opened, bad int, err error) {
 		}
 		recs = append(recs, o)
 	}
-	return recs, bad, nil
+	return recs, mark, bad, nil
 }
 
-// Write drops and then puts records in one transaction, on disk when it
-// returns. Of several with one key the last is kept.
-func (j *Journal) Write(put []wire.Opened, drop []string) error {
+// Write drops and then puts records, and sets the clock's mark unless it is
+// zero, in one transaction, on disk when it returns. Of several with one key the
+// last is kept.
+func (j *Journal) Write(put []wire.Opened, drop []string, mark hlc.Time) error {
 	// A page of the tree is split only when the transaction ends, so that each
 	// key put before others moves them all: sorted, a joiner's journal takes a
 	// third of the time.
 	put = slices.Clone(put)
 	slices.SortStableFunc(put, func(a, b wire.Opened) int { return strings.Compare(a.Key(), b.Key()) })
 	err := j.db.Update(func(tx *bbolt.Tx) error {
+		if mark > 0 {
+			if err := tx.Bucket(clockBucket).Put(markKey, []byte(mark.String())); err != nil {
+				return err
+			}
+		}
 		b := tx.Bucket(recordsBucket)
 		for _, k := range drop {
 			if err := b.Delete([]byte(k)); err != nil {

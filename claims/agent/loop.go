@@ -9,6 +9,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/hlc"
 	"github.com/build-swarm/swarm/claims/wire"
 	"github.com/build-swarm/swarm/p2p"
 	"github.com/build-swarm/swarm/p2p/gossip"
@@ -66,10 +67,11 @@ func (l *loop) run(ctx context.Context) error {
 			}
 		case <-watch:
 			l.follow()
+		case <-a.cfg.Twins:
+			l.step(claims.Twin{})
 		case <-plans.C:
 			l.loadPlans()
 		case <-timer.C:
-			l.checkSuspend()
 			l.step(claims.Tick{})
 		}
 	}
@@ -95,6 +97,11 @@ func (l *loop) take(m letter) {
 }
 
 func (l *loop) step(ev claims.Event) {
+	l.checkSuspend()
+	l.feed(ev)
+}
+
+func (l *loop) feed(ev claims.Event) {
 	effects := l.a.replica.Step(l.a.cfg.Clock.Now(), ev)
 	l.changed = l.changed || changes(ev, effects)
 	l.effects = append(l.effects, effects...)
@@ -121,14 +128,18 @@ func changes(ev claims.Event, effects []claims.Effect) bool {
 func (l *loop) flush() error {
 	var put []wire.Opened
 	var drop []string
+	var mark hlc.Time
 	for _, e := range l.effects {
-		if p, ok := e.(claims.Persist); ok {
-			put, drop = append(put, p.Put...), append(drop, p.Drop...)
+		switch e := e.(type) {
+		case claims.Persist:
+			put, drop = append(put, e.Put...), append(drop, e.Drop...)
+		case claims.Mark:
+			mark = e.Stamp
 		}
 	}
-	if len(put) > 0 || len(drop) > 0 {
+	if len(put) > 0 || len(drop) > 0 || mark > 0 {
 		// Drops first: a key that was dropped and put again stays.
-		if err := l.a.cfg.Journal.Write(put, drop); err != nil {
+		if err := l.a.cfg.Journal.Write(put, drop, mark); err != nil {
 			return err
 		}
 	}
@@ -235,12 +246,13 @@ func (l *loop) follow() {
 }
 
 // checkSuspend notices that the machine slept: the clock that counts suspend
-// went on while the other stood.
+// went on while the other stood. It comes before every step, since whatever
+// comes first after a suspend would judge all leases as over.
 func (l *loop) checkSuspend() {
 	asleep := l.a.cfg.Clock.Now().Boot - l.a.cfg.Clock.Awake()
 	if asleep-l.asleep > suspendMS {
 		l.a.cfg.Log.Info("resumed after suspend", "seconds", (asleep-l.asleep)/1000)
-		l.step(claims.Resumed{})
+		l.feed(claims.Resumed{})
 	}
 	l.asleep = asleep
 }

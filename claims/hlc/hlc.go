@@ -61,6 +61,10 @@ func (c *Clock) Last() Time { return c.last }
 // earlier life. It does not check t against any wall clock.
 func (c *Clock) Restore(t Time) { c.last = max(c.last, t) }
 
+// Unwind forgets every stamp above t. It is for a clock whose stamps nobody took,
+// because the wall time in them was wrong.
+func (c *Clock) Unwind(t Time) { c.last = min(c.last, t) }
+
 // Now returns a stamp greater than all before, at wall milliseconds if the
 // wall clock is ahead of them.
 func (c *Clock) Now(wall int64) Time {

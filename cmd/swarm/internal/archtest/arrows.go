@@ -32,7 +32,10 @@ var arrows = []arrow{
 	{"build/release", belowRelease, "a release is a list of artifacts; it knows no board"},
 	{"claims", append(slices.Clone(belowClaims), "claims/wire"), "the board speaks of builds and releases, and nothing that does I/O"},
 	{"build/plan", belowPlan, "who builds what is a function of the board"},
+	{"build/guest", []string{"build"}, "when a machine may build follows from its sensors, not from the board"},
 	{"build/view", belowView, "what screens show is a function of the board and the plan"},
+
+	{"build/view/viewtest", append(slices.Clone(belowView), "build/view", "claims/wire"), "boards for pictures, made of real records"},
 
 	{"cas/disk", []string{"cas"}, "a store of blobs knows blobs alone"},
 	{"cas/castest", []string{"cas"}, "the suite speaks of the interface and of no store"},
@@ -69,10 +72,11 @@ var arrows = []arrow{
 		"flags in, answers out: names and errors of others, no part of the composition"},
 	{"cmd/swarm/internal/control", []string{"build", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
 	{"cmd/swarm/internal/render", []string{"build", "build/view"}, "prints"},
+	{"cmd/swarm/internal/watch", []string{"build", "build/view"}, "looks at the one snapshot again and again, and keeps what happened"},
 	{"cmd/swarm/internal/machine", nil, "measures this machine"},
 	{"cmd/swarm/internal/demo", []string{"build", "build/view", "cas", "claims", "claims/wire", "httpgateway/binhost", "cmd/swarm/internal/control", "cmd/swarm/internal/render"},
 		"starts processes and takes its figures from effects (blobs, records, indexes): it reads the formats, and none of the code that made them"},
-	{"cmd/swarm/internal/daemon", []string{"build/...", "cas/...", "claims/...", "httpgateway/...", "p2p/...", "cmd/swarm/internal/control", "cmd/swarm/internal/machine"},
+	{"cmd/swarm/internal/daemon", []string{"build/...", "cas/...", "claims/...", "httpgateway/...", "p2p/...", "cmd/swarm/internal/control", "cmd/swarm/internal/machine", "cmd/swarm/internal/watch"},
 		"node's adapters between parts: with node, the only one to see everything"},
 	{"cmd/swarm/internal/node", []string{"build/...", "cas/...", "claims/...", "httpgateway/...", "p2p/...", "cmd/swarm/internal/control", "cmd/swarm/internal/machine", "cmd/swarm/internal/daemon"},
 		"the composition root sees everything"},

@@ -91,6 +91,8 @@ type Daemon interface {
 	Why(ctx context.Context, job string) (view.Why, error)
 	WhyDrone(ctx context.Context, peer string) (view.DroneWhy, error)
 	Order(ctx context.Context, o Order) (OrderReply, error)
+	// Events lists what happened; see Client.Events.
+	Events(ctx context.Context, since int64, limit int) (Events, error)
 	// Board returns every record's encoded bytes, sorted by key.
 	Board(ctx context.Context) ([][]byte, error)
 	Releases

@@ -54,6 +54,8 @@ type Daemon struct {
 	Key       p2p.SwarmKey
 	About     control.Info // all but the addresses
 	Gateway   func() []string
+
+	screens *Screens // set by NewScreens, before anybody asks
 }
 
 // Info says who this peer is.
@@ -75,7 +77,15 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 	if err != nil {
 		return s, err
 	}
-	warnings := slices.Concat(linkWarnings(d.Host.Known(), s.Peers, time.Since(started)), clockWarnings(s.Peers))
+	d.adorn(&s, why)
+	return s, nil
+}
+
+// adorn adds to a snapshot what the board does not know. why says why this
+// peer may not claim.
+func (d *Daemon) adorn(s *view.Snapshot, why string) {
+	links := linkIssues(d.Host.Known(), s.Peers, time.Since(started))
+	warnings := slices.Concat(details(links), clockWarnings(s.Peers))
 	if cure := remedy(why); cure != "" {
 		warnings = append(warnings, cure)
 	}
@@ -83,7 +93,8 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 		s.Verdict = view.Degraded
 	}
 	s.Warnings = append(s.Warnings, warnings...)
-	return s, nil
+	s.Issues = append(s.Issues, links...)
+	view.SortIssues(s.Issues)
 }
 
 // remedy says what to do when this peer may not claim for a reason that does
@@ -150,16 +161,36 @@ const silence = 10 * time.Second
 // Two machines with one identity fall silent: whoever knows both takes them for
 // one peer with two connections, and speaks over one of them.
 func linkWarnings(known []p2p.PeerInfo, peers []view.Peer, up time.Duration) []string {
+	return details(linkIssues(known, peers, up))
+}
+
+func details(issues []view.Issue) []string {
 	var out []string
+	for _, i := range issues {
+		out = append(out, i.Detail)
+	}
+	return out
+}
+
+func linkIssues(known []p2p.PeerInfo, peers []view.Peer, up time.Duration) []view.Issue {
+	var out []view.Issue
 	for _, p := range known {
 		onBoard := slices.ContainsFunc(peers, func(q view.Peer) bool { return q.ID == p.ID })
 		wrong := errors.Is(p.Problem, p2p.ErrSwarmKeyMismatch) || errors.Is(p.Problem, p2p.ErrWrongPeer) || errors.Is(p.Problem, p2p.ErrSameIdentity)
+		is := view.Issue{ID: "link/" + p.ID, Kind: view.IssueLink, Severity: view.Degraded, Peer: p.ID, Drones: []string{}, Do: "swarm peers", Local: true}
 		switch {
 		case p.Problem != nil && (wrong || p.Static && !onBoard):
-			out = append(out, build.OneLine("no connection to "+p.ID+": "+problem(p.Problem), 300))
+			is.Title, is.Detail = "a peer cannot be reached", build.OneLine("no connection to "+p.ID+": "+problem(p.Problem), 300)
+			if errors.Is(p.Problem, p2p.ErrSwarmKeyMismatch) {
+				is.Title = "a stranger: its swarm key is another"
+			}
 		case p.Connected && !onBoard && up > silence:
-			out = append(out, "connected to "+p.ID+", and it says nothing to this machine; if a copy of this machine runs elsewhere, stop both, run swarm init --new-identity on one of them, and start them again")
+			is.Title = "a peer is connected and says nothing"
+			is.Detail = "connected to " + p.ID + ", and it says nothing to this machine; if a copy of this machine runs elsewhere, stop both, run swarm init --new-identity on one of them, and start them again"
+		default:
+			continue
 		}
+		out = append(out, is)
 	}
 	return out
 }

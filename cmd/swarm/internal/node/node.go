@@ -83,6 +83,7 @@ type Node struct {
 	copies    *replicator.Replicator
 	holdings  daemon.Holdings
 	control   *control.Server
+	screens   *daemon.Screens
 	damaged   chan cid.Cid
 }
 
@@ -128,7 +129,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	fetcher := exchange.NewFetcher(n.host, cfg.Log)
 	var q *request.Requester
 	n.board, err = agent.New(agent.Config{
-		Key: id.PrivateKey(), Net: n.host, Journal: n.journal, Clock: clock, Log: cfg.Log,
+		Key: id.PrivateKey(), Net: n.host, Journal: n.journal, Clock: clock, Log: cfg.Log, Twins: n.host.Twins(),
 		Join: func(v gossip.Validator) (gossip.Topic, error) { return gossip.Join(n.host, agent.Topic, v, cfg.Log) },
 		LoadPlan: func(ctx context.Context, cid string) (*build.Plan, error) {
 			return q.LoadPlan(ctx, cid)
@@ -176,6 +177,9 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if n.worker != nil {
 		d.Logs = n.worker.Logs()
 	}
+	if n.screens, err = daemon.NewScreens(d, cfg.Log); err != nil {
+		return err
+	}
 	n.control, err = control.NewServer(cfg.Socket, d, cfg.Log)
 	return err
 }
@@ -199,6 +203,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.gateway.Run(inner) })
 	g.Go(func() error { return n.control.Run(inner) })
 	g.Go(func() error { return n.catalog.Run(inner) })
+	g.Go(func() error { return n.screens.Run(inner) })
 	g.Go(func() error { defer stopInner(); return n.board.Run(board) })
 	g.Go(func() error {
 		defer stopBoard()
@@ -365,6 +370,9 @@ func (n *Node) close() error {
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
+	}
+	if n.screens != nil {
+		errs = append(errs, n.screens.Close())
 	}
 	if n.journal != nil {
 		errs = append(errs, n.journal.Close())

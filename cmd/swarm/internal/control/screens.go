@@ -1,0 +1,39 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/build-swarm/swarm/build/view"
+)
+
+// MaxEvents is the most events of one answer.
+const MaxEvents = 20_000
+
+// Events is what happened, as one peer saw it, the oldest first.
+type Events struct {
+	Schema int          `json:"schema"`
+	Events []view.Event `json:"events"`
+}
+
+// Events lists what happened from a time on (milliseconds since 1970), the
+// newest limit of it.
+func (c *Client) Events(ctx context.Context, since int64, limit int) (Events, error) {
+	return ask[Events](ctx, c, fmt.Sprintf("/v1/events?since=%d&limit=%d", since, limit), nil)
+}
+
+func serveEvents(d Daemon) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		since, err := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)
+		if err != nil {
+			return nil, &Error{Kind: KindUsage, Message: "since wants milliseconds since 1970"}
+		}
+		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+		if err != nil || limit < 1 || limit > MaxEvents {
+			return nil, &Error{Kind: KindUsage, Message: fmt.Sprintf("limit wants 1 to %d", MaxEvents)}
+		}
+		return d.Events(r.Context(), since, limit)
+	}
+}
