@@ -39,11 +39,13 @@ type index struct {
 	results map[build.Key][]Result   // sorted: good first, then oldest first
 	names   map[digest32][]build.Key // keys whose good outcomes name a blob
 	learned map[string]*history      // by category/name
-	holders map[digest32][]string    // sorted
-	shards  map[string][]digest32    // by record key, what the shard listed
-	orders  map[string]directive     // by record key
-	decline map[build.Key]map[string]Decline
-	dropped []string // keys that left the board, for the journal
+	// deviation is what again found, or 0.
+	deviation float64
+	holders   map[digest32][]string // sorted
+	shards    map[string][]digest32 // by record key, what the shard listed
+	orders    map[string]directive  // by record key
+	decline   map[build.Key]map[string]Decline
+	dropped   []string // keys that left the board, for the journal
 
 	ready     []*keyState // candidates in the order of the schedule
 	undone    int         // wanted jobs that can still come to be built

@@ -38,11 +38,23 @@ type JobInfo struct {
 	Epoch    uint64
 	Beat     BeatJob
 	Copies   int   // live holders of the artifact
-	Work     int64 // estimate in core-milliseconds
+	Work     int64 // estimate in core-milliseconds; the median of Estimate
+	Estimate Estimate
 	Good     *Result
 	Failures []Result    // that count, newest last
 	WaitsFor []build.Key // not available yet, of its own dependencies
 	Cause    build.Key   // the blocked job at the root, if blocked
+}
+
+// Left is how much longer a build takes, in milliseconds, by its estimate and
+// what it took so far. A build that is overdue was estimated wrongly, so the
+// rest of its estimate says nothing: it will take a quarter of the estimate, or
+// as long again as it is late already.
+func Left(estimate, invested int64) int64 {
+	if invested < estimate {
+		return estimate - invested
+	}
+	return max(1, estimate/4, invested-estimate)
 }
 
 // CopiesWanted is R: three, or as many as there are peers that store.
@@ -329,7 +341,8 @@ func (s *survey) derive(js *keyState) {
 	if s.infos[k] != nil {
 		return
 	}
-	info := &JobInfo{Job: js.job, Target: js.target, Rounds: js.rounds, Work: r.idx.estimate(js.job)}
+	info := &JobInfo{Job: js.job, Target: js.target, Rounds: js.rounds, Estimate: r.idx.quantiles(js.job)}
+	info.Work = info.Estimate.Median
 	s.infos[k] = info
 	s.order = append(s.order, k)
 	info.Priority, _ = r.Wanted(k)

@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"math"
 	"slices"
 
 	"github.com/build-swarm/swarm/build"
@@ -29,11 +30,91 @@ func (x *index) learn(o build.Outcome) {
 	}
 	if o.CoreMillis > 0 {
 		h.core = insert(h.core, o.CoreMillis)
+		x.deviation = 0
 		x.relearn = true
 	}
 	if o.PeakMiB > 0 {
 		h.peak = insert(h.peak, o.PeakMiB)
 	}
+}
+
+// Estimate is what a job is expected to cost, in core-milliseconds: of ten such
+// jobs one costs less than Low, and one more than High.
+type Estimate struct {
+	Low, Median, High int64
+	// Measured says that it comes from builds of the package; else it is its
+	// planner's word, or the prior.
+	Measured bool
+}
+
+// How far the quantiles are from the median, in thousandths of it, by where the
+// median comes from: a planner guesses by the size of the source; of a package
+// that nothing is known of, the whole distribution of packages is the prior
+// (lognormal: 0.6 and 1.2 are the deviations of the logarithm).
+const (
+	plannedSpread = 2157
+	priorSpread   = 4654
+)
+
+// Two builds of one package differ by its version, its flags and the machine.
+// By how much is learned from all packages that were built more than once;
+// until then this deviation counts, as much as so many builds.
+const (
+	againDeviation = 0.25
+	againWeight    = 4
+)
+
+// quantile90 is the 90th percentile of the normal distribution.
+const quantile90 = 1.2816
+
+// enough measured builds give quantiles of their own.
+const enough = 8
+
+// Estimate of a job's work, by what is on the board.
+func (r *Replica) Estimate(j *build.Job) Estimate { return r.idx.quantiles(j) }
+
+func (x *index) quantiles(j *build.Job) Estimate {
+	e := Estimate{Median: x.estimate(j)}
+	spread := int64(priorSpread)
+	h := x.learned[j.CPV.CP()]
+	switch {
+	case h != nil && len(h.core) >= enough:
+		n := len(h.core)
+		return Estimate{Low: min(e.Median, h.core[n/10]), Median: e.Median, High: max(e.Median, h.core[n-1-n/10]), Measured: true}
+	case h != nil && len(h.core) > 0:
+		e.Measured = true
+		spread = int64(1000 * math.Exp(quantile90*x.again()*math.Sqrt(1+1/float64(len(h.core)))))
+	case j.CoreMillis > 0:
+		spread = plannedSpread
+	}
+	e.Low, e.High = e.Median*1000/spread, e.Median*spread/1000
+	return e
+}
+
+// again is the deviation of the logarithm between builds of one package. It is
+// shown and decides nothing, so it may be a float.
+func (x *index) again() float64 {
+	if x.deviation > 0 {
+		return x.deviation
+	}
+	// In millionths, so that the order of the map does not show.
+	square, weight := int64(againDeviation*againDeviation*againWeight*1e6), int64(againWeight)
+	for _, h := range x.learned {
+		n := len(h.core)
+		if n < 2 {
+			continue
+		}
+		var sum, sq float64
+		for _, v := range h.core {
+			l := math.Log(float64(v))
+			sum += l
+			sq += l * l
+		}
+		square += max(0, int64(1e6*(sq-sum*sum/float64(n))))
+		weight += int64(n - 1)
+	}
+	x.deviation = math.Sqrt(float64(square) / 1e6 / float64(weight))
+	return x.deviation
 }
 
 // Work estimates a job in core-milliseconds.
@@ -62,3 +143,13 @@ func (x *index) memory(j *build.Job) int64 {
 
 // Memory is what a build of a job is expected to want, in MiB; 0 = unknown.
 func (r *Replica) Memory(j *build.Job) int64 { return r.idx.memory(j) }
+
+// buildTime is how long a build of a job is expected to take here, in
+// milliseconds; 0 = unknown.
+func (r *Replica) buildTime(k build.Key) int64 {
+	ks := r.idx.keys[k]
+	if ks == nil || ks.job == nil || r.report.Speed <= 0 {
+		return 0
+	}
+	return r.idx.estimate(ks.job) * 1000 * int64(max(1, r.report.Slots)) / r.report.Speed
+}

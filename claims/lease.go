@@ -119,23 +119,23 @@ func (r *Replica) leaseLeft(peer string, written hlc.Time, seen int64, k build.K
 
 // grace is how long after its lease a build is still left alone: the more work
 // is in it, the longer. When many peers fell silent together it is the network
-// that broke rather than they, so their builds are probably going on at the
-// other side, and are left alone for as long as that is believed. With half of
-// a swarm of 20 cut off for half an hour, 7.6 % of all work was done twice
-// without this and Ready's other order; if they did die, what they built is
-// begun anew a quarter of an hour later than else.
+// that broke rather than they, so that their builds probably go on at the other
+// side: each is then left alone for as long as building it anew would take. That
+// is the rule for renting skis: whether they are cut off or dead, it costs at
+// most twice what who knew would have paid. See doc.go for what it costs.
 //
 // A build that its holder has frozen (the owner of the machine came back) is
 // left alone for as long as the holder said it would keep it: its machine may be
 // suspended meanwhile, and goes on or gives back when it wakes.
 func (r *Replica) grace(job BeatJob) int64 {
+	grace := min(job.InvestedMS/4, maxGrace)
 	if job.FrozenMS > 0 {
-		return max(job.FrozenMS, min(job.InvestedMS/4, maxGrace))
+		return max(job.FrozenMS, grace)
 	}
 	if r.cutOff && job.Compiling {
-		return cutOffMillis
+		return max(grace, min(job.InvestedMS+job.LeftMS, cutOffMillis))
 	}
-	return min(job.InvestedMS/4, maxGrace)
+	return grace
 }
 
 func (p *peerState) job(k build.Key) (BeatJob, bool) {
@@ -173,7 +173,7 @@ func (r *Replica) take(now Now, k build.Key) {
 	}
 	stamp := r.clock.Now(now.Wall)
 	c := Claim{Key: k, Peer: r.self, Epoch: epoch + 1, Stamp: stamp, State: ClaimHeld}
-	r.own[k] = &own{claim: c, settleAt: now.Boot + r.cfg.Settle, job: BeatJob{Key: k, Epoch: c.Epoch, Phase: "fetch"}}
+	r.own[k] = &own{claim: c, settleAt: now.Boot + r.cfg.Settle, job: BeatJob{Key: k, Epoch: c.Epoch, Phase: "fetch", LeftMS: r.buildTime(k)}}
 	r.postAt(now, stamp, c)
 }
 

@@ -19,8 +19,9 @@ import (
 const RiseMillis = 6 * 3_600_000
 
 // cutOffMillis is for how long after their leases peers that fell silent
-// together are taken to be cut off rather than gone.
-const cutOffMillis = 2 * maxGrace
+// together may be cut off rather than gone. It is longer than nearly every
+// build, so that grace decides by what each build is worth.
+const cutOffMillis = 4 * 3_600_000
 
 // recheckMillis is how often keys whose state depends on the clock alone are
 // looked at.
@@ -280,8 +281,10 @@ func (r *Replica) rewant(now Now) {
 				ks.wanted, ks.prio = true, min(ks.prio, p)
 			}
 		}
-		if _, bumped := x.order(VerbBump, string(ks.key)); bumped && ks.wanted {
-			ks.prio = build.WaitedFor
+		if ks.wanted && len(x.orders) > 0 {
+			if _, bumped := x.order(VerbBump, string(ks.key)); bumped {
+				ks.prio = build.WaitedFor
+			}
 		}
 		x.count(ks)
 	}

@@ -619,7 +619,7 @@ func TestBuildsOfManyThatFallSilentTogetherAreLeftAlone(t *testing.T) {
 			at := now
 			if n <= 1+silent {
 				p.Step(at, Take{job.Key})
-				p.Step(at, Progress{BeatJob{Key: job.Key, Compiling: true, InvestedMS: 40_000}})
+				p.Step(at, Progress{BeatJob{Key: job.Key, Compiling: true, InvestedMS: 40_000, LeftMS: 200_000}})
 			}
 			for _, e := range p.Step(Now{now.Wall + 6000, now.Boot + 6000}, Tick{}) {
 				if pub, ok := e.(Publish); ok {
@@ -642,6 +642,10 @@ func TestBuildsOfManyThatFallSilentTogetherAreLeftAlone(t *testing.T) {
 		_, held := me.Holder(job.Key, Now{now.Wall + 119_000, 119_000})
 		if held != (silent == 2) {
 			t.Errorf("with %d of 4 silent for two minutes the build is held: %v", silent, held)
+		}
+		// For as long as building it anew would take, and no longer.
+		if _, held := me.Holder(job.Key, Now{now.Wall + 290_000, 290_000}); held {
+			t.Errorf("with %d of 4 silent a build of four minutes is still held after five", silent)
 		}
 	}
 }

@@ -13,40 +13,67 @@ import (
 // built (claims.Replica.Survey). Jobs that nobody fits, or that are blocked,
 // are missing from it, and so is what waits for them.
 func Forecast(jobs []claims.JobInfo, peers []claims.Peer) map[build.Key]Assignment {
-	var s Scheduler
-	s.load(peers)
-	g := graphOf(jobs)
+	f := newForecast(jobs, peers)
 	out := make(map[build.Key]Assignment, len(jobs))
-	finish := make([]int64, len(jobs)) // of what is scheduled; 0 = it is not
-	var todo []int32
+	f.run(remaining, func(i int32) int64 { return jobs[i].Work }, 0, func(i int32, a Assignment) { out[jobs[i].Job.Key] = a })
+	return out
+}
+
+// forecast is what all schedules of one set of jobs have in common.
+type forecast struct {
+	s      Scheduler
+	jobs   []claims.JobInfo
+	peers  []claims.Peer
+	g      graph
+	held   []int32 // jobs that a drone has
+	todo   []int32 // jobs to place, in the order of the schedule
+	finish []int64 // of what is scheduled; 0 = it is not
+}
+
+func newForecast(jobs []claims.JobInfo, peers []claims.Peer) *forecast {
+	f := &forecast{jobs: jobs, peers: peers, g: graphOf(jobs), finish: make([]int64, len(jobs))}
 	for i := range jobs {
-		info := &jobs[i]
-		switch info.State {
+		switch jobs[i].State {
 		case claims.JobBuilding, claims.JobClaimed:
-			finish[i] = max(1, remaining(&info.Beat))
-			out[info.Job.Key] = Assignment{Key: info.Job.Key, Peer: info.Holder, Finish: finish[i]}
+			f.held = append(f.held, int32(i))
 		case claims.JobReady, claims.JobWaiting, claims.JobAway:
-			todo = append(todo, int32(i))
+			f.todo = append(f.todo, int32(i))
 		}
 	}
 	// As Replica.Ready orders them. A dependency is at least as urgent as what
 	// waits for it, its rank is no lower, and it comes earlier in the list.
-	slices.SortFunc(todo, func(a, b int32) int {
+	g := &f.g
+	slices.SortFunc(f.todo, func(a, b int32) int {
 		return cmp.Or(cmp.Compare(g.prio[a], g.prio[b]), cmp.Compare(g.rank[b], g.rank[a]), cmp.Compare(a, b))
 	})
+	return f
+}
+
+// run computes one schedule: left is how long a build that is under way still
+// takes, work what one that is not will cost, setup the time that each takes
+// besides, in ms.
+func (f *forecast) run(left func(*claims.BeatJob) int64, work func(i int32) int64, setup int64, each func(i int32, a Assignment)) {
+	f.s.loadWith(f.peers, left)
+	clear(f.finish)
+	for _, i := range f.held {
+		info := &f.jobs[i]
+		f.finish[i] = max(1, left(&info.Beat))
+		each(i, Assignment{Key: info.Job.Key, Peer: info.Holder, Finish: f.finish[i]})
+	}
 	var v View
-	for _, i := range todo {
-		notBefore, known := g.start(i, finish)
+	for _, i := range f.todo {
+		notBefore, known := f.g.start(i, f.finish)
 		if !known {
 			continue
 		}
-		info := &jobs[i]
-		t := taskOf(info.Job, info.Work, info.Job.MemoryMiB)
-		if a, ok := s.place(&v, &t, notBefore); ok {
-			finish[i], out[a.Key] = a.Finish, a
+		info := &f.jobs[i]
+		t := taskOf(info.Job, work(i), info.Job.MemoryMiB)
+		t.setup = setup
+		if a, ok := f.s.place(&v, &t, notBefore); ok {
+			f.finish[i] = a.Finish
+			each(i, a)
 		}
 	}
-	return out
 }
 
 // graph is the unfinished jobs by their place in the list: with 20,000 of them,

@@ -76,7 +76,8 @@ func (d *drone) fits(t *task) bool {
 type task struct {
 	key      build.Key
 	hash     uint64
-	work     int64
+	work     int64 // core-milliseconds
+	setup    int64 // milliseconds that no core makes shorter
 	memory   int64
 	disk     int64
 	builder  uint8
@@ -131,7 +132,10 @@ func hashKey(k build.Key) uint64 {
 }
 
 // load lists the live peers that build, by ID, with what occupies them.
-func (s *Scheduler) load(peers []claims.Peer) {
+func (s *Scheduler) load(peers []claims.Peer) { s.loadWith(peers, remaining) }
+
+// loadWith is load with another idea of how long each build still takes.
+func (s *Scheduler) loadWith(peers []claims.Peer, left func(*claims.BeatJob) int64) {
 	s.drones, s.slots = s.drones[:0], s.slots[:0]
 	need := 0
 	for i := range peers {
@@ -152,13 +156,13 @@ func (s *Scheduler) load(peers []claims.Peer) {
 			d.builders |= builderBit(x)
 		}
 		if !b.Steady && b.UntilS > 0 {
-			d.until = b.UntilS * 1000
+			d.until = max(1, b.UntilS*1000-p.AgeMS)
 		}
 		from := len(s.slots)
 		for n := range b.Slots {
 			free := int64(0)
 			if n < len(b.Jobs) {
-				free = max(1, remaining(&b.Jobs[n])-p.AgeMS)
+				free = max(1, left(&b.Jobs[n])-p.AgeMS)
 			}
 			s.slots = append(s.slots, free)
 		}
@@ -169,8 +173,8 @@ func (s *Scheduler) load(peers []claims.Peer) {
 	slices.SortFunc(s.drones, func(a, b drone) int { return cmp.Compare(a.id, b.id) })
 }
 
-// remaining time of a build: what its drone expects, or for one that is
-// overdue a quarter of what it took so far, and more the longer it is late.
+// remaining time of a build: what its drone expects (claims.Left), or a quarter
+// of what it took so far where it has no idea.
 func remaining(j *claims.BeatJob) int64 {
 	if j.LeftMS > 0 {
 		return j.LeftMS
@@ -212,7 +216,7 @@ func (s *Scheduler) place(v *View, t *task, notBefore int64) (Assignment, bool) 
 			continue
 		}
 		start := max(d.free[0], notBefore)
-		c := choice{d, start, start + t.work*1000/d.speed + 1}
+		c := choice{d, start, start + t.setup + t.work*1000/d.speed + 1}
 		kind := &busy
 		switch {
 		case d.until > 0 && c.finish > d.until:

@@ -275,7 +275,7 @@ func (r *Run) invested(now int64) int64 {
 // tell gives the board this build's progress, as worker.tell does.
 func (d *drone) tell(r *Run) {
 	j := claims.BeatJob{Key: r.spec.Job.Key, Phase: "compile", Compiling: true, InvestedMS: r.invested(d.n.w.now)}
-	j.LeftMS = max(0, r.est-j.InvestedMS)
+	j.LeftMS = claims.Left(r.est, j.InvestedMS)
 	d.n.step(claims.Progress{Job: j})
 }
 

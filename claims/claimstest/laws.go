@@ -196,7 +196,7 @@ func (l *laws) pair(k build.Key) (a, b *Node) {
 func (w *World) shouldYield(a, b *Run) bool {
 	noise := w.Net.MaxDelay + w.Progress + 1000
 	ia, ib := a.invested(w.now), b.invested(w.now)
-	la, lb := max(0, a.est-ia), max(0, b.est-ib)
+	la, lb := claims.Left(a.est, ia), claims.Left(b.est, ib)
 	return ia+noise <= ib && la >= lb || ia+noise <= ib+claims.YieldInvested && la > lb+claims.YieldEarlier+noise
 }
 

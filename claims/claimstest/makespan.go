@@ -32,21 +32,18 @@ const (
 	makespanRound = 20_000 // when the round is posted, ms
 )
 
-// Makespan runs one seed of a cell.
-func Makespan(c Cell, seed uint64) (Result, error) {
-	tasks := GenerateDAG(seed, c.Jobs, c.Fault == "serial")
+// world makes the swarm of a cell, which will build tasks.
+func (c Cell) world(seed uint64, tasks []Task, opt Options) (*World, error) {
 	specs, err := Specs(tasks)
 	if err != nil {
-		return Result{}, err
+		return nil, err
 	}
-	cores := Fleet(c.Drones)
-	bound := Bound(tasks, cores)
-	w := NewWorld(seed, cellOptions(c), specs)
+	w := NewWorld(seed, opt, specs)
 	settle := int64(claims.SettleLAN)
 	if c.WAN {
 		settle = claims.SettleWAN
 	}
-	for i, k := range cores {
+	for i, k := range Fleet(c.Drones) {
 		n := w.AddNode(fmt.Sprintf("d%d", i), int64(k*1000), 1, settle)
 		n.Site = i / 2 % 2
 		if c.Drones > 4 {
@@ -57,6 +54,18 @@ func Makespan(c Cell, seed uint64) (Result, error) {
 	w.net.buildMesh()
 	for _, n := range w.Nodes {
 		w.At(w.rng.Int64N(1000), n.Start)
+	}
+	return w, nil
+}
+
+// Makespan runs one seed of a cell.
+func Makespan(c Cell, seed uint64) (Result, error) {
+	tasks := GenerateDAG(seed, c.Jobs, c.Fault == "serial")
+	cores := Fleet(c.Drones)
+	bound := Bound(tasks, cores)
+	w, err := c.world(seed, tasks, cellOptions(c))
+	if err != nil {
+		return Result{}, err
 	}
 	w.At(makespanRound, func() { w.PostRound(w.Nodes[0]) })
 	at := makespanRound + int64(bound*1000*faultAt)

@@ -1,0 +1,182 @@
+package claimstest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+// knowledge is what is known of packages before a round.
+type knowledge struct {
+	name    string
+	guess   float64 // deviation of the planner's guesses; 0 = it has none
+	bias    float64 // what they are all wrong by
+	history float64 // deviation between this build and an earlier one; 0 = there was none
+	serial  bool    // every build has a part that no core makes faster
+}
+
+const etaSeeds = 8
+
+var known = []knowledge{
+	{name: "guess=0.3", guess: 0.3, bias: 1},
+	{name: "guess=0.6x1.5", guess: 0.6, bias: 1.5},
+	{name: "nothing"},
+	{name: "built-before", guess: 0.6, bias: 1, history: 0.15},
+	{name: "built-before,serial", guess: 0.6, bias: 1, history: 0.15, serial: true},
+}
+
+// look is one forecast and what came of it: milliseconds left.
+type look struct {
+	share     float64 // of the round that is over
+	low, high int64
+	truth     int64
+}
+
+func (l look) holds() bool    { return l.low <= l.truth && l.truth <= l.high }
+func (l look) width() float64 { return float64(l.high-l.low) / float64(l.truth) }
+
+// watchETA runs a round and looks at its forecast at each twentieth of it.
+func watchETA(k knowledge, drones, jobs int, seed uint64) ([]look, error) {
+	rng := rand.New(rand.NewPCG(seed, 0xe7a))
+	tasks := GenerateDAG(seed, jobs, k.serial)
+	for i := range tasks {
+		tasks[i].Guess = 0
+		if k.guess > 0 {
+			tasks[i].Guess = tasks[i].Work * k.bias * math.Exp(k.guess*rng.NormFloat64())
+		}
+	}
+	c := Cell{Drones: drones, Jobs: jobs}
+	opt := cellOptions(c)
+	opt.NoLearning = false
+	w, err := c.world(seed, tasks, opt)
+	if err != nil {
+		return nil, err
+	}
+	if k.history > 0 {
+		w.At(makespanRound-2000, func() { w.remember(tasks, k.history, rng) })
+	}
+	w.At(makespanRound, func() { w.PostRound(w.Nodes[0]) })
+	bound := int64(1000 * Bound(tasks, Fleet(drones)))
+	var looks []look
+	var watch func()
+	watch = func() {
+		n := w.Nodes[0]
+		if r, ok := plan.Ends(n.rep.Survey(n.now()), n.rep.Peers(n.now()))["r1"]; ok {
+			looks = append(looks, look{low: r.Low, high: r.High, truth: w.now})
+		}
+		if !w.Done() {
+			w.At(w.now+bound/20, watch)
+		}
+	}
+	w.At(makespanRound+bound/20, watch)
+	w.RunUntil(makespanRound+10*bound, w.Done)
+	if !w.Done() {
+		return nil, fmt.Errorf("%s, seed %d: not built", k.name, seed)
+	}
+	took := w.Stats.Makespan - makespanRound
+	for i := range looks {
+		at := looks[i].truth
+		looks[i].share = float64(at-makespanRound) / float64(took)
+		looks[i].truth = w.Stats.Makespan - at
+	}
+	return slices.DeleteFunc(looks, func(l look) bool { return l.truth <= 0 }), nil
+}
+
+// remember puts an earlier build of each package on the board.
+func (w *World) remember(tasks []Task, deviation float64, rng *rand.Rand) {
+	n := w.Nodes[0]
+	for i := range tasks {
+		s := w.specs[w.order[i]]
+		cpv := s.Job.CPV
+		cpv.Version = "0"
+		key, err := build.KeyOf([]build.Facet{{Name: "CPV", Value: cpv.String()}})
+		if err != nil {
+			panic(err) // of a constant form
+		}
+		n.step(claims.Post{Body: claims.NewOutcome(build.Outcome{
+			Key: key, CPV: cpv, Target: "t", Class: build.Good, Started: uint64(hlc.New(epochWall)), Epoch: 1, Millis: 1000,
+			CoreMillis: max(1, int64(tasks[i].Work*1000*math.Exp(deviation*rng.NormFloat64()))),
+			Artifact:   &build.Artifact{CID: cas.Sum([]byte(key)).String(), Size: 1},
+		})})
+	}
+}
+
+// etaFigures are the share of ranges that hold the truth, and the median width
+// from a tenth of the round on, as a part of the time that was left.
+func etaFigures(looks []look) (holds, width float64) {
+	var widths []float64
+	n := 0
+	for _, l := range looks {
+		if l.share < 0.1 {
+			continue
+		}
+		n++
+		if l.holds() {
+			holds++
+		}
+		widths = append(widths, l.width())
+	}
+	slices.Sort(widths)
+	return holds / float64(n), widths[len(widths)/2]
+}
+
+func watchETAs(k knowledge, drones, jobs, seeds int) ([]look, error) {
+	all := make([][]look, seeds)
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range all {
+		g.Go(func() (err error) {
+			all[i], err = watchETA(k, drones, jobs, uint64(i+1))
+			return err
+		})
+	}
+	err := g.Wait()
+	return slices.Concat(all...), err
+}
+
+// BenchmarkETA asks, in simulated rounds, how often the range that is shown for
+// a round's end holds it, and how wide it is. The bars are 70 to 90 % and 40 %
+// of the time that is left.
+func BenchmarkETA(b *testing.B) {
+	var every []look
+	for _, drones := range []int{4, 20} {
+		for _, k := range known {
+			b.Run(fmt.Sprintf("drones=%d/known=%s", drones, k.name), func(b *testing.B) {
+				looks, err := watchETAs(k, drones, 600, etaSeeds)
+				if err != nil {
+					b.Fatal(err)
+				}
+				every = append(every, looks...)
+				reportETA(b, looks)
+			})
+		}
+	}
+	b.Run("all", func(b *testing.B) { reportETA(b, every) })
+}
+
+func reportETA(b *testing.B, looks []look) {
+	b.Helper()
+	holds, width := etaFigures(looks)
+	b.ReportMetric(100*holds, "holds-%")
+	late := 0
+	for _, l := range looks {
+		if l.truth > l.high {
+			late++
+		}
+	}
+	b.ReportMetric(100*float64(late)/float64(len(looks)), "later-%")
+	b.ReportMetric(100*width, "width-%")
+	b.ReportMetric(float64(len(looks)), "forecasts")
+	b.ReportMetric(0, "ns/op")
+}
