@@ -193,3 +193,12 @@ func TestNextAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// BenchmarkEnds is the range of a round's end, of 20,000 jobs on 100 drones;
+// the bar is that of Forecast.
+func BenchmarkEnds(b *testing.B) {
+	r, now := benchSwarm(b)
+	peers := r.Peers(now)
+	jobs := r.Survey(now)
+	against(b, forecastBar, func() { plan.Ends(jobs, peers) })
+}

@@ -104,7 +104,10 @@ type Round struct {
 	Blocked   int    `json:"blocked"`
 	Unfit     int    `json:"unfit"`
 	LeftMS    int64  `json:"left_ms"` // of the forecast; 0 when done or unknown
-	PlanKnown bool   `json:"plan_known"`
+	// Of ten forecasts one ends before LeftLowMS and one after LeftHighMS.
+	LeftLowMS  int64 `json:"left_low_ms"`
+	LeftHighMS int64 `json:"left_high_ms"`
+	PlanKnown  bool  `json:"plan_known"`
 	// PerHour and Impulse are builds that ended well per hour: since the round
 	// began, and in the last ten minutes.
 	PerHour float64 `json:"per_hour"`
@@ -242,6 +245,11 @@ func (l *look) rounds() []Round {
 				rd.LeftMS = max(rd.LeftMS, l.forecast[info.Job.Key].Finish)
 				counts[id].add(rd, info)
 			}
+		}
+	}
+	for id, end := range plan.Ends(l.infos, l.peers) {
+		if rd := open[id]; rd != nil {
+			rd.LeftLowMS, rd.LeftHighMS = end.Low, end.High
 		}
 	}
 	for i := range l.recent {

@@ -221,7 +221,7 @@ func (r *run) tell() {
 	}
 	r.mu.Unlock()
 	speed := max(1, r.w.cfg.Speed)
-	j.LeftMS = max(0, r.work*1000/speed-j.InvestedMS)
+	j.LeftMS = claims.Left(r.work*1000/speed, j.InvestedMS)
 	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
 	defer cancel()
 	err := r.w.cfg.Board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {

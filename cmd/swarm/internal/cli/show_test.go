@@ -19,7 +19,7 @@ func snapshot() view.Snapshot {
 	return view.Snapshot{
 		Verdict: view.Degraded, Sentence: "3 of 14 built, 1 building on 2 drones", Next: "swarm status --watch",
 		Rounds: []view.Round{
-			{ID: "1d0909b890", State: "open", Priority: "waited-for", Command: "swarm build @samples", Jobs: 14, Building: 1, Done: 3, Blocked: 2, LeftMS: 95_000},
+			{ID: "1d0909b890", State: "open", Priority: "waited-for", Command: "swarm build @samples", Jobs: 14, Building: 1, Done: 3, Blocked: 2, LeftMS: 95_000, LeftLowMS: 70_000, LeftHighMS: 160_000},
 			{ID: "0000000001", State: "closed", Command: "swarm build x"},
 		},
 		Peers: []view.Peer{
@@ -41,7 +41,7 @@ func TestStatusOnATerminalAndInAPipe(t *testing.T) {
 		"80 columns": {render.Out{TTY: true, Width: 80}, `
 DEGRADED: 3 of 14 built, 1 building on 2 drones
 round 1d0909b890: swarm build @samples (waited-for): needed 14, building 1, done
-                  3, 2 blocked, about 1m35s left
+                  3, 2 blocked, ETA 1m10s - 2m40s
 
 PEER    STATE     CORES  HEARD  DOING
 nas *   building  4      -      sci-mathematics/sample-spectrum-3.0 (compile 12~
@@ -58,7 +58,7 @@ NEXT ACTION: swarm status --watch
 `},
 		"a pipe": {render.Out{Width: 80}, `
 DEGRADED: 3 of 14 built, 1 building on 2 drones
-round 1d0909b890: swarm build @samples (waited-for): needed 14, building 1, done 3, 2 blocked, about 1m35s left
+round 1d0909b890: swarm build @samples (waited-for): needed 14, building 1, done 3, 2 blocked, ETA 1m10s - 2m40s
 
 nas *	building	4	-	sci-mathematics/sample-spectrum-3.0 (compile 12s, about 40s left)
 laptop	held	8	4s	on battery

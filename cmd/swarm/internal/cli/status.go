@@ -94,7 +94,7 @@ func showStatus(o render.Out, s view.Snapshot) {
 func showRound(o render.Out, r view.Round) {
 	left := ""
 	if r.LeftMS > 0 {
-		left = ", about " + render.Duration(time.Duration(r.LeftMS)*time.Millisecond) + " left"
+		left = ", " + eta(r)
 	}
 	more := ""
 	for _, x := range []struct {
@@ -106,6 +106,19 @@ func showRound(o render.Out, r view.Round) {
 		}
 	}
 	o.Labeled(render.Strong, "round "+r.ID+":", fmt.Sprintf("%s (%s): needed %d, building %d, done %d%s%s", r.Command, r.Priority, r.Jobs, r.Building, r.Done, more, left))
+}
+
+// eta is when a round will be done: a range, as far as there is one.
+func eta(r view.Round) string {
+	span := func(ms int64) string { return render.Duration(time.Duration(ms) * time.Millisecond) }
+	low, high := span(r.LeftLowMS), span(r.LeftHighMS)
+	switch {
+	case r.LeftHighMS <= 0:
+		return "about " + span(r.LeftMS) + " left"
+	case low == high:
+		return "ETA " + low
+	}
+	return "ETA " + low + " - " + high
 }
 
 // heard is how long ago a peer was heard of; nobody hears himself.

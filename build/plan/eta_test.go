@@ -1,0 +1,105 @@
+package plan
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims"
+)
+
+// about is a job of round "r" that costs its estimate up to a factor.
+func about(j *build.Job, s claims.JobState, factor int64) claims.JobInfo {
+	i := info(j, s)
+	i.Rounds = []string{"r"}
+	i.Estimate = claims.Estimate{Low: j.CoreMillis / factor, Median: j.CoreMillis, High: j.CoreMillis * factor, Measured: true}
+	return i
+}
+
+func TestARangeIsAsWideAsTheEstimateIsUnsure(t *testing.T) {
+	j := job("a", 600_000)
+	peers := []claims.Peer{peer("p", 1000)}
+	sure, unsure := Ends([]claims.JobInfo{about(j, claims.JobReady, 1)}, peers)["r"], Ends([]claims.JobInfo{about(j, claims.JobReady, 3)}, peers)["r"]
+	if sure.Low < 480_000 || sure.High > 720_000 || sure.Low > 600_000 || sure.High < 600_000 {
+		t.Errorf("a build of 600 s ends after %d to %d ms", sure.Low, sure.High)
+	}
+	if w, s := unsure.High-unsure.Low, sure.High-sure.Low; w < 3*s || unsure.Low > 400_000 || unsure.High < 900_000 {
+		t.Errorf("unsure by a factor of three: %d to %d ms", unsure.Low, unsure.High)
+	}
+}
+
+func TestErrorsOfManyJobsCancel(t *testing.T) {
+	var jobs []claims.JobInfo
+	for n := range 100 {
+		jobs = append(jobs, about(job(fmt.Sprint(n), 6_000), claims.JobReady, 3))
+	}
+	got := Ends(jobs, []claims.Peer{peer("p", 1000)})["r"]
+	if one := Ends(jobs[:1], []claims.Peer{peer("p", 1000)})["r"]; (got.High-got.Low)*one.High > (one.High-one.Low)*got.High/2 {
+		t.Errorf("a hundred jobs end after %d to %d ms, one after %d to %d", got.Low, got.High, one.Low, one.High)
+	}
+}
+
+func TestABuildThatIsOverdueIsNotExpectedAtOnce(t *testing.T) {
+	j := job("a", 600_000)
+	i := about(j, claims.JobBuilding, 2)
+	i.Holder = "p"
+	i.Beat = claims.BeatJob{Key: j.Key, Compiling: true, InvestedMS: 900_000, LeftMS: claims.Left(600_000, 900_000)}
+	got := Ends([]claims.JobInfo{i}, []claims.Peer{peer("p", 1000, i.Beat)})["r"]
+	if got.Low < 1000 || got.High < 60_000 {
+		t.Errorf("a build that took 900 s instead of 600 ends after %d to %d ms more", got.Low, got.High)
+	}
+}
+
+// What planners guess is corrected by what came of it.
+func TestGuessesThatWereTooSmallMakeTheRestLonger(t *testing.T) {
+	peers := []claims.Peer{peer("p", 1000)}
+	jobs := []claims.JobInfo{}
+	for n := range 60 {
+		i := info(job(fmt.Sprint(n), 60_000), claims.JobReady)
+		i.Rounds, i.Estimate = []string{"r"}, claims.Estimate{Low: 30_000, Median: 60_000, High: 120_000}
+		jobs = append(jobs, i)
+	}
+	before := Ends(jobs[30:], peers)["r"]
+	for n := range 30 {
+		jobs[n].State = claims.JobSafe
+		jobs[n].Good = &claims.Result{Peer: "p", Outcome: build.Outcome{Class: build.Good, CoreMillis: 120_000, Millis: 120_000}}
+	}
+	after := Ends(jobs, peers)["r"]
+	if after.Low < before.Low*3/2 || after.High-after.Low > before.High-before.Low {
+		t.Errorf("30 of 60 builds took twice as long as guessed: the rest ends after %d to %d ms, before that was known %d to %d", after.Low, after.High, before.Low, before.High)
+	}
+}
+
+func TestARoundInWhichNothingCanBeBuiltHasNoEnd(t *testing.T) {
+	i := info(job("a", 1000), claims.JobBlocked)
+	i.Rounds = []string{"r"}
+	if e := Ends([]claims.JobInfo{i}, []claims.Peer{peer("p", 1000)}); len(e) != 0 {
+		t.Errorf("%v", e)
+	}
+}
+
+func TestALaptopsTimeRunsOutWhileItIsNotHeardOf(t *testing.T) {
+	j := job("a", 100_000)
+	v := view{Jobs: []claims.JobInfo{info(j, claims.JobReady)}, Peers: []claims.Peer{peer("laptop", 1500), peer("nas", 1000)}}
+	v.Peers[0].Beat.Steady, v.Peers[0].Beat.UntilS = false, 80
+	if _, ok, _ := next(v.Jobs, v.Peers, "laptop", nil); !ok {
+		t.Error("the laptop does not get what it can finish")
+	}
+	v.Peers[0].AgeMS = 20_000
+	if _, ok, _ := next(v.Jobs, v.Peers, "nas", nil); !ok {
+		t.Error("20 s later the laptop still gets what it cannot finish")
+	}
+}
+
+func TestAnOverdueBuildOccupiesItsDrone(t *testing.T) {
+	for _, c := range []struct{ estimate, invested, want int64 }{
+		{100_000, 40_000, 60_000},
+		{100_000, 100_000, 25_000},
+		{100_000, 110_000, 25_000},
+		{100_000, 180_000, 80_000},
+	} {
+		if got := claims.Left(c.estimate, c.invested); got != c.want {
+			t.Errorf("of %d ms estimated, %d done: %d left, want %d", c.estimate, c.invested, got, c.want)
+		}
+	}
+}
