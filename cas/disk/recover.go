@@ -35,6 +35,9 @@ func (s *Store) recover() error {
 	if err := s.recoverPartials(); err != nil {
 		return fmt.Errorf("look through partial: %w", err)
 	}
+	if _, err := os.Lstat(s.sparePath()); err == nil {
+		s.spare = true
+	}
 	top := filepath.Join(s.dir, "blobs")
 	for i := range 256 {
 		dir := s.shard(i)
@@ -88,14 +91,18 @@ func (s *Store) recoverDir(dir string, prefix byte) (n int, err error) {
 		s.remember(c, entry{size: fi.Size(), mtime: fi.ModTime()})
 	}
 	for c, t := range outboards {
-		e, ok := s.index[c]
-		if !ok {
+		if _, ok := s.index[c]; !ok {
 			if err := s.fs.Remove(filepath.Join(dir, c.String()+outboardExt)); err != nil {
 				return n, err
 			}
-		} else if s.clean && !t.Before(e.mtime) {
-			s.update(c, func(e *entry) { e.verified = t })
+			continue
 		}
+		s.update(c, func(e *entry) {
+			e.scrubbed = t
+			if s.clean && !t.Before(e.mtime) {
+				e.verified = t
+			}
+		})
 	}
 	return n, nil
 }

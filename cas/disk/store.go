@@ -34,6 +34,10 @@ type Options struct {
 	// Quota bounds the bytes of blobs, partial and whole; 0 means none but
 	// the disk's. See Usage for the watermarks.
 	Quota int64
+	// Room is how many bytes of the disk blobs leave free, so that the peer can
+	// still write its state. As much again lies in the file spare, and is given
+	// back when other programs have filled the disk all the same. 0: none.
+	Room int64
 	// VerifiedFor is how long a verification of a blob's bytes counts; 0 means
 	// 24 hours, below 0 that every Open verifies.
 	VerifiedFor time.Duration
@@ -67,20 +71,24 @@ type Store struct {
 	open     map[cid.Cid]bool  // partials that somebody holds
 	checks   map[cid.Cid]*check
 	seq      uint64 // names of temp files
+	spare    bool   // the file spare is there
 }
 
 // entry is what the store knows of a blob without looking.
 type entry struct {
 	size     int64
 	verified time.Time // zero when unknown
+	scrubbed time.Time // the last verification that is known of, also of before a crash
 	mtime    time.Time // the blob file's when verified
 	outboard bool      // the outboard was checked by this process
 }
 
 // check is one verification under way; others wait for it.
 type check struct {
-	done chan struct{}
-	err  error
+	done  chan struct{}
+	hurry chan struct{} // closed when a reader waits for it
+	once  sync.Once
+	err   error
 }
 
 var (

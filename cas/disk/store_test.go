@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -260,22 +261,35 @@ func TestScrubFindsEveryFlippedBit(t *testing.T) {
 			bad[c] = true
 		}
 	}
-	rep, err := s.Scrub(t.Context(), 0)
-	if err != nil || rep.Checked != 40 || len(rep.Corrupt) != len(bad) || len(rep.Failed) != 0 {
-		t.Fatalf("Scrub = %+v, %v", rep, err)
+	all := func(ctx context.Context, rate int64) (sound int, corrupt []cid.Cid, last error) {
+		for i, err := range s.Checks(ctx, rate) {
+			switch {
+			case err == nil:
+				sound++
+			case errors.Is(err, cas.ErrCorrupt):
+				corrupt = append(corrupt, i.CID)
+			default:
+				last = err
+			}
+		}
+		return sound, corrupt, last
 	}
-	for _, i := range rep.Corrupt {
-		if !bad[i.CID] {
-			t.Errorf("%s is good", i.CID)
+	sound, corrupt, err := all(t.Context(), 0)
+	if err != nil || sound != 40-len(bad) || len(corrupt) != len(bad) {
+		t.Fatalf("%d sound, %d corrupt, %v", sound, len(corrupt), err)
+	}
+	for _, c := range corrupt {
+		if !bad[c] {
+			t.Errorf("%s is good", c)
 		}
 	}
-	if rep, err = s.Scrub(t.Context(), 0); err != nil || rep.Checked != 35 || len(rep.Corrupt) != 0 {
-		t.Fatalf("second Scrub = %+v, %v", rep, err)
+	if sound, corrupt, err = all(t.Context(), 0); err != nil || sound != 35 || len(corrupt) != 0 {
+		t.Fatalf("the second time %d sound, %d corrupt, %v", sound, len(corrupt), err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Scrub(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Fatalf("cancelled Scrub = %v", err)
+	if _, _, err := all(ctx, 1); !errors.Is(err, context.Canceled) {
+		t.Fatalf("cancelled Checks end with %v", err)
 	}
 	list, err := os.ReadDir(filepath.Join(s.dir, "quarantine"))
 	if err != nil || len(list) > quarantineKept {
@@ -388,6 +402,70 @@ func TestTheQuotaIsKeptAndTheLevelsTold(t *testing.T) {
 		t.Fatal("deleting made no room")
 	}
 	put(t, s, data)
+}
+
+// A pass takes thirty days, whatever the blobs' sizes, and a reader does not wait
+// for its pace.
+func TestTheScrubIsPacedAndReadersHurryIt(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	var all time.Duration
+	for i := range 200 {
+		put(t, s, castest.Blob(1+i*1000, byte(i)))
+	}
+	for i := range s.All() {
+		all += s.scrubPause(i.Size)
+	}
+	if all < ScrubEvery*3/4 || all > ScrubEvery*5/4 {
+		t.Errorf("a pass takes %v", all)
+	}
+	c := put(t, s, castest.Blob(1<<20, 1))
+	s.update(c, func(e *entry) { e.verified = time.Time{} })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.verify(ctx, c, 1) }() // would take twelve days
+	for busy := false; !busy; runtime.Gosched() {
+		s.mu.Lock()
+		_, busy = s.checks[c]
+		s.mu.Unlock()
+	}
+	b, err := s.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	cancel()
+}
+
+func TestTheSpareRoomIsGivenBackOnAFullDisk(t *testing.T) {
+	const room = 1 << 20
+	s := open(t, t.TempDir(), Options{Room: room})
+	there := func() bool {
+		_, err := os.Stat(s.sparePath())
+		return err == nil
+	}
+	for _, x := range []struct {
+		free int64
+		want bool
+	}{{3 * room, false}, {5 * room, true}, {room, true}, {room / 5, false}, {2 * room, false}, {5 * room, true}} {
+		s.mu.Lock()
+		s.keepSpare(x.free)
+		s.mu.Unlock()
+		if there() != x.want {
+			t.Fatalf("with %d bytes free: spare is there: %v", x.free, there())
+		}
+	}
+	// Blobs leave the room alone, also without a quota.
+	u, err := s.Usage()
+	if err != nil || u.Quota == 0 || u.Free >= u.Quota {
+		t.Fatalf("Usage = %+v, %v", u, err)
+	}
+	s = open(t, t.TempDir(), Options{Room: 1 << 60})
+	if _, err := s.Put(t.Context(), bytes.NewReader([]byte("x")), cid.Undef); !errors.Is(err, cas.ErrFull) {
+		t.Fatalf("Put into the room = %v", err)
+	}
 }
 
 func TestAPartialSurvivesAKill(t *testing.T) {

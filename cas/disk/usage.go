@@ -38,42 +38,63 @@ func (l Level) String() string {
 type Usage struct {
 	Blobs int
 	Bytes int64 // of blobs, and of those on their way in
-	Quota int64 // 0: none
-	Free  int64 // bytes that may still come: of the quota up to 95 %, or of the disk
+	Quota int64 // the setting, or what the disk would give, whichever is less
+	Free  int64 // bytes that may still come: up to 95 %
 	Level Level
 }
 
-// Usage reports how full the store is. Without a quota the level is Roomy until
-// the disk itself says otherwise.
+// Usage reports how full the store is. It also sees to the spare room: the
+// caller asks every few seconds.
 func (s *Store) Usage() (Usage, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
-		return Usage{}, fmt.Errorf("usage of %s: %w", s.dir, err)
+	avail, err := s.available()
+	if err != nil {
+		return Usage{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := Usage{Blobs: len(s.index), Bytes: s.used + s.reserved, Quota: s.opts.Quota,
-		Free: int64(st.Bavail) * st.Bsize} //nolint:unconvert // Bsize has another type elsewhere
-	if u.Quota > 0 {
-		u.Free = max(0, min(u.Free, s.limit()-u.Bytes))
-		for l := NoReplicas; l <= ReadOnly; l++ {
-			if u.Bytes >= u.Quota/100*watermarks[l] {
-				u.Level = l
-			}
+	u := Usage{Blobs: len(s.index), Bytes: s.used + s.reserved, Quota: s.quota(avail)}
+	u.Free = max(0, u.Quota/100*watermarks[ReadOnly]-u.Bytes)
+	for l := NoReplicas; l <= ReadOnly; l++ {
+		if u.Bytes >= u.Quota/100*watermarks[l] {
+			u.Level = l
 		}
 	}
+	s.keepSpare(avail + s.opts.Room)
 	return u, nil
 }
 
-// limit is where Put ends.
-func (s *Store) limit() int64 { return s.opts.Quota / 100 * watermarks[ReadOnly] }
+// available is what the disk would still take of blobs, in bytes. It is below 0
+// when others took some of the room that blobs must leave.
+func (s *Store) available() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return 0, fmt.Errorf("usage of %s: %w", s.dir, err)
+	}
+	free := int64(st.Bavail) * st.Bsize //nolint:unconvert // Bsize has another type elsewhere
+	return free - s.opts.Room, nil
+}
+
+// quota is the most that the store may come to with so much available: the
+// setting, or less when other files take the disk. s.mu is held.
+func (s *Store) quota(avail int64) int64 {
+	disk := max(0, s.used+s.reserved+avail)
+	if s.opts.Quota > 0 {
+		return min(s.opts.Quota, disk)
+	}
+	return disk
+}
 
 // reserve sets n bytes aside, or says ErrFull.
 func (s *Store) reserve(n int64) error {
+	avail, err := s.available()
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if have := s.used + s.reserved; s.opts.Quota > 0 && n > s.limit()-have {
-		return fmt.Errorf("%d bytes more than %d, quota %d: %w", n, have, s.opts.Quota, cas.ErrFull)
+	have, quota := s.used+s.reserved, s.quota(avail)
+	if n > quota/100*watermarks[ReadOnly]-have {
+		return fmt.Errorf("%d bytes more than %d, at most %d %% of %d: %w", n, have, watermarks[ReadOnly], quota, cas.ErrFull)
 	}
 	s.reserved += n
 	return nil

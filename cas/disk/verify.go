@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,55 +23,14 @@ func (s *Store) Check(ctx context.Context, c cid.Cid) error {
 	return nil
 }
 
-// Report is what a Scrub came to.
-type Report struct {
-	Checked, Bytes int64
-	Corrupt        []cas.Info // found damaged, in quarantine now
-	Failed         []cas.Info // could not be read; still held
-}
-
-// Scrub checks every blob once, those first that were not verified for the
-// longest time, at rate bytes per second (0: as fast as the disk). It ends
-// early with ctx's error; what it did until then is in the report.
-func (s *Store) Scrub(ctx context.Context, rate int64) (Report, error) {
-	type item struct {
-		cas.Info
-		verified time.Time
-	}
-	s.mu.Lock()
-	list := make([]item, 0, len(s.index))
-	for c, e := range s.index {
-		list = append(list, item{cas.Info{CID: c, Size: e.size}, e.verified})
-	}
-	s.mu.Unlock()
-	slices.SortFunc(list, func(a, b item) int {
-		return cmp.Or(a.verified.Compare(b.verified), cmp.Compare(a.CID.KeyString(), b.CID.KeyString()))
-	})
-	var rep Report
-	for _, i := range list {
-		err := s.verify(ctx, i.CID, rate)
-		switch {
-		case ctx.Err() != nil:
-			return rep, ctx.Err()
-		case errors.Is(err, cas.ErrCorrupt):
-			rep.Corrupt = append(rep.Corrupt, i.Info)
-		case errors.Is(err, cas.ErrNotFound): // deleted meanwhile
-			continue
-		case err != nil:
-			s.opts.Log.Warn("blob could not be read", "cid", i.CID, "err", err)
-			rep.Failed = append(rep.Failed, i.Info)
-		}
-		rep.Checked++
-		rep.Bytes += i.Size
-	}
-	return rep, nil
-}
-
 // verify hashes a blob's file. Callers that come while one is at work wait for
-// its result.
+// its result, and have it hurry when they do.
 func (s *Store) verify(ctx context.Context, c cid.Cid, rate int64) error {
 	s.mu.Lock()
 	if k, ok := s.checks[c]; ok {
+		if rate == 0 {
+			k.once.Do(func() { close(k.hurry) })
+		}
 		s.mu.Unlock()
 		select {
 		case <-k.done:
@@ -84,10 +42,10 @@ func (s *Store) verify(ctx context.Context, c cid.Cid, rate int64) error {
 		}
 		return s.verify(ctx, c, rate) // the other one was called off, not answered
 	}
-	k := &check{done: make(chan struct{})}
+	k := &check{done: make(chan struct{}), hurry: make(chan struct{})}
 	s.checks[c] = k
 	s.mu.Unlock()
-	k.err = s.hash(ctx, c, rate)
+	k.err = s.hash(ctx, c, rate, k.hurry)
 	s.mu.Lock()
 	delete(s.checks, c)
 	s.mu.Unlock()
@@ -95,7 +53,7 @@ func (s *Store) verify(ctx context.Context, c cid.Cid, rate int64) error {
 	return k.err
 }
 
-func (s *Store) hash(ctx context.Context, c cid.Cid, rate int64) error {
+func (s *Store) hash(ctx context.Context, c cid.Cid, rate int64, hurry <-chan struct{}) error {
 	f, err := s.openBlob(c)
 	if err != nil {
 		return err
@@ -106,8 +64,11 @@ func (s *Store) hash(ctx context.Context, c cid.Cid, rate int64) error {
 		return err
 	}
 	h := cas.NewHasher()
-	if err := copyPaced(ctx, h, f, rate); err != nil {
+	if err := copyPaced(ctx, h, f, rate, hurry); err != nil {
 		return err
+	}
+	if rate > 0 {
+		forgetPages(f)
 	}
 	got, outboard := h.Finish()
 	if got != c {
@@ -203,8 +164,9 @@ func (s *Store) trimQuarantine(dir string) error {
 	return nil
 }
 
-// copyPaced copies at rate bytes per second, 0 for as fast as it goes.
-func copyPaced(ctx context.Context, w io.Writer, r io.Reader, rate int64) error {
+// copyPaced copies at rate bytes per second, 0 for as fast as it goes, and also
+// that fast once hurry is closed.
+func copyPaced(ctx context.Context, w io.Writer, r io.Reader, rate int64, hurry <-chan struct{}) error {
 	buf := make([]byte, bufferSize)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -224,10 +186,11 @@ func copyPaced(ctx context.Context, w io.Writer, r io.Reader, rate int64) error 
 			t := time.NewTimer(time.Duration(int64(n)) * time.Second / time.Duration(rate))
 			select {
 			case <-t.C:
+			case <-hurry:
+				rate = 0
 			case <-ctx.Done():
-				t.Stop()
-				return ctx.Err()
 			}
+			t.Stop()
 		}
 	}
 }

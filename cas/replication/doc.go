@@ -23,8 +23,18 @@
 // Everything is integers: two architectures must agree. The weighted score
 // -log2(u)/w is computed to 32 binary digits by squaring.
 //
-// What it does not do: drop copies. That needs the roots of the collector and
-// the other holders' word, and comes with it.
+// A peer that only builds keeps its copies until others have them: they can be
+// fetched and count for nothing else.
+//
+// Dropping is asked for, see Ledger. Garbage is what nothing has referred to for
+// a day; all its copies go. Surplus is a copy beyond R, which is a cache as long as
+// there is room. Two laws: of a surplus R copies are left on disks, however late the
+// board and whatever is lost; and what somebody began to refer to while it saw a
+// copy keeps one, as long as records reach everybody within half of Settle. 10^5
+// schedules of drop against reference against everybody dropping at once hold
+// them (11 s); without the promises, or without Settle, a few dozen break them.
+//
+// What it does not do: say what is referred to. That is the board's to know.
 //
 // The package is pure. Package replicator carries the plan out.
 package replication

@@ -40,9 +40,12 @@ type Peer struct {
 	Site   string // peers of one site are lost together; "" is a site of its own
 	Steady bool
 	Stores bool // takes copies; below its watermark, too
-	Live   bool
-	Left   time.Time // when it stopped being live; for a live peer without meaning
-	Free   int64     // bytes that it would still take
+	// BuildOnly: it keeps what it made until others have it. Its copies can be
+	// fetched, and count for nothing else.
+	BuildOnly bool
+	Live      bool
+	Left      time.Time // when it stopped being live; for a live peer without meaning
+	Free      int64     // bytes that it would still take
 }
 
 // Blob is one that should have copies.
@@ -192,9 +195,11 @@ func (v *view) count(b Blob) Copies {
 		if p.Live {
 			n.Live++
 		}
-		if p.Steady {
+		switch {
+		case p.BuildOnly:
+		case p.Steady:
 			n.Counts++
-		} else {
+		default:
 			unsteady++
 		}
 	}
@@ -242,13 +247,12 @@ type candidate struct {
 	score uint64 // less is better
 }
 
-// chosen reports whether self is among the n peers that are to copy b. They are
-// taken one by one: steady before others, a site without a copy before others,
-// then by score.
+// chosen reports whether self is among the n peers that are to copy b: the best
+// of those that do not hold it and have room.
 func (v *view) chosen(b Blob, held []string, n int, self string) bool {
 	sites := map[string]bool{}
 	for _, h := range held {
-		if p, ok := v.peers[h]; ok && v.counts(p) {
+		if p, ok := v.peers[h]; ok && v.counts(p) && !p.BuildOnly {
 			sites[site(p)] = true
 		}
 	}
@@ -258,6 +262,17 @@ func (v *view) chosen(b Blob, held []string, n int, self string) bool {
 			all = append(all, candidate{p, score(b.CID, p)})
 		}
 	}
+	return slices.Contains(v.pick(all, n, sites), self)
+}
+
+// best names the n candidates that should hold a blob, if nobody did.
+func (v *view) best(all []candidate, n int) []string {
+	return v.pick(slices.Clone(all), n, map[string]bool{})
+}
+
+// pick takes n candidates one by one: steady before others, a site without a
+// copy before others, then by score. It uses up its arguments.
+func (v *view) pick(all []candidate, n int, sites map[string]bool) []string {
 	rank := func(c candidate) int {
 		r := 0
 		if !c.Steady {
@@ -268,6 +283,7 @@ func (v *view) chosen(b Blob, held []string, n int, self string) bool {
 		}
 		return r
 	}
+	var out []string
 	for ; n > 0 && len(all) > 0; n-- {
 		best := 0
 		for i := range all[1:] {
@@ -276,13 +292,11 @@ func (v *view) chosen(b Blob, held []string, n int, self string) bool {
 				best = i + 1
 			}
 		}
-		if all[best].ID == self {
-			return true
-		}
+		out = append(out, all[best].ID)
 		sites[site(all[best].Peer)] = true
 		all = slices.Delete(all, best, best+1)
 	}
-	return false
+	return out
 }
 
 // site is a name that peers without one do not share.

@@ -3,6 +3,7 @@ package replication
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -201,6 +202,56 @@ func TestLaws(t *testing.T) {
 			in.Self, other.Self = p.ID, p.ID
 			if !reflect.DeepEqual(Plan(in), Plan(other)) {
 				rt.Fatal("the order of the input shows")
+			}
+		}
+	})
+}
+
+// The R peers that should hold a blob change by no more than what changed: a
+// peer that goes costs its own copies, one that comes takes some for itself, free
+// space counts when it doubles or halves, and then for that peer alone.
+func TestAChangeMovesOnlyWhatItMust(t *testing.T) {
+	place := func(c cid.Cid, peers []Peer) []string {
+		var all []candidate
+		for _, p := range peers {
+			all = append(all, candidate{p, score(c, p)})
+		}
+		got := (&view{}).best(all, DefaultR)
+		slices.Sort(got)
+		return got
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		n := rapid.IntRange(DefaultR+1, 12).Draw(rt, "peers")
+		var peers []Peer
+		for i := range n {
+			p := steady(fmt.Sprintf("p%d", i), "")
+			p.Free = int64(rapid.IntRange(1, 500).Draw(rt, "free")) << 30
+			peers = append(peers, p)
+		}
+		x := rapid.IntRange(0, n-1).Draw(rt, "changed")
+		without := slices.Delete(slices.Clone(peers), x, x+1)
+		moved := slices.Clone(peers)
+		moved[x].Free = int64(rapid.IntRange(1, 500).Draw(rt, "free then")) << 30
+		same := bits.Len64(uint64(peers[x].Free>>30)) == bits.Len64(uint64(moved[x].Free>>30))
+		for i := range 20 {
+			c := name(rapid.IntRange(0, 1<<20).Draw(rt, "blob") + i)
+			was, less, then := place(c, peers), place(c, without), place(c, moved)
+			for _, id := range was {
+				if id != peers[x].ID && !slices.Contains(less, id) {
+					rt.Fatalf("%s goes, and %s loses the blob: %v, %v", peers[x].ID, id, was, less)
+				}
+			}
+			if same && !slices.Equal(was, then) {
+				rt.Fatalf("%d GiB became %d, and %v %v", peers[x].Free>>30, moved[x].Free>>30, was, then)
+			}
+			out := 0
+			for _, id := range was {
+				if !slices.Contains(then, id) {
+					out++
+				}
+			}
+			if out > 1 || out == 1 && slices.Contains(was, peers[x].ID) == slices.Contains(then, peers[x].ID) {
+				rt.Fatalf("%s has other room, and %v became %v", peers[x].ID, was, then)
 			}
 		}
 	})

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package disk
-
-func (osFile) Flush(off, n int64) {}
