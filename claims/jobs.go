@@ -431,6 +431,17 @@ func (r *Replica) Paused(peer string) (reason string, ok bool) {
 	return "", false
 }
 
+// Outcomes lists every outcome, in no order.
+func (r *Replica) Outcomes() []build.Outcome {
+	var out []build.Outcome
+	for _, rs := range r.idx.results {
+		for _, o := range rs {
+			out = append(out, o.Outcome)
+		}
+	}
+	return out
+}
+
 // Artifacts lists the artifact of every good outcome.
 func (r *Replica) Artifacts() []build.Artifact {
 	var out []build.Artifact

@@ -94,6 +94,7 @@ type Beat struct {
 	Steady     bool            `cbor:"steady" json:"steady"`
 	UntilS     int64           `cbor:"until,omitempty" json:"until_s,omitempty"` // expected seconds of availability; 0 = unknown
 	Stores     bool            `cbor:"stores" json:"stores"`                     // takes copies of blobs
+	BuildOnly  bool            `cbor:"bo,omitempty" json:"build_only,omitempty"` // keeps its blobs until others have them
 	StoreFree  int64           `cbor:"free" json:"store_free_bytes"`
 	StoreUsed  int64           `cbor:"used" json:"store_used_bytes"`
 	Site       string          `cbor:"site,omitempty" json:"site,omitempty"`

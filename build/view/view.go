@@ -160,6 +160,20 @@ type Blobs struct {
 	Total  int         `json:"total"`
 	Wanted int         `json:"copies_wanted"`
 	Copies map[int]int `json:"copies"` // live copies to number of blobs
+	// Classes tells the same by how much the blobs matter. The board alone does
+	// not know it: Of leaves it empty, and the daemon fills it in.
+	Classes []BlobClass `json:"classes"`
+}
+
+// BlobClass counts the blobs of one class: released (or pinned), wanted (by an
+// open or the newest round), other (logs, plans). Few have fewer copies than they
+// should, Single one and Lost none on the peers that are here; the rest is well.
+type BlobClass struct {
+	Class  string `json:"class"`
+	Total  int    `json:"total"`
+	Few    int    `json:"few"`
+	Single int    `json:"single"`
+	Lost   int    `json:"lost"`
 }
 
 // look is what one snapshot is derived from, each part computed once.
@@ -354,7 +368,7 @@ func blobCounts(r *claims.Replica, peers []claims.Peer, s *Snapshot) map[string]
 			storing++
 		}
 	}
-	s.Blobs = Blobs{Wanted: max(1, min(claims.CopiesWanted, storing)), Copies: map[int]int{}}
+	s.Blobs = Blobs{Wanted: max(1, min(claims.CopiesWanted, storing)), Copies: map[int]int{}, Classes: []BlobClass{}}
 	held := map[string]int{}
 	for _, holders := range r.Blobs() {
 		n := 0

@@ -43,6 +43,21 @@ type Usage struct {
 	Level Level
 }
 
+// workRoom is the least that a build wants of the disk, in bytes.
+const workRoom = 512 << 20
+
+// NoBuild says, for people, why no build should begin; "" when it may. free is
+// what the disk that builds work on has left, in bytes.
+func (u Usage) NoBuild(free int64) string {
+	switch {
+	case u.Level >= NoBuilds:
+		return fmt.Sprintf("the store is at %d %% of %d MiB: no builds from %d %% on; swarm gc, a larger --quota or disk make room", u.Bytes*100/max(u.Quota, 1), u.Quota>>20, watermarks[NoBuilds])
+	case free < workRoom:
+		return fmt.Sprintf("%d MiB of disk are left to build in, a build wants %d", free>>20, int64(workRoom)>>20)
+	}
+	return ""
+}
+
 // Usage reports how full the store is. It also sees to the spare room: the
 // caller asks every few seconds.
 func (s *Store) Usage() (Usage, error) {

@@ -165,10 +165,36 @@ func copies(b view.Blobs) string {
 			few += count
 		}
 	}
-	if few == 0 {
-		return fmt.Sprintf("all %d blobs on %d peers or more", full, b.Wanted)
+	line := fmt.Sprintf("all %d blobs on %d peers or more", full, b.Wanted)
+	if few > 0 {
+		line = fmt.Sprintf("%d of %d blobs on %d peers or more, %d still being copied", full, b.Total, b.Wanted, few)
 	}
-	return fmt.Sprintf("%d of %d blobs on %d peers or more, %d still being copied", full, b.Total, b.Wanted, few)
+	return line + classes(b.Classes)
+}
+
+// classes says what is not well, by how much it matters.
+func classes(all []view.BlobClass) string {
+	var parts []string
+	for _, c := range all {
+		var bad []string
+		for _, x := range []struct {
+			n    int
+			word string
+		}{{c.Lost, "on no peer that is here"}, {c.Single, "with a single copy"}, {c.Few, "with too few"}} {
+			if x.n > 0 {
+				bad = append(bad, fmt.Sprintf("%d %s", x.n, x.word))
+			}
+		}
+		if c.Total > 0 && len(bad) > 0 {
+			parts = append(parts, fmt.Sprintf("%s: %s of %d", c.Class, strings.Join(bad, ", "), c.Total))
+		} else if c.Total > 0 {
+			parts = append(parts, fmt.Sprintf("%s: %d, all well", c.Class, c.Total))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, "; ") + ")"
 }
 
 func jobsCmd(e *env) *cli.Command {

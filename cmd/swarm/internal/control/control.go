@@ -78,6 +78,7 @@ type Info struct {
 
 // Daemon is what a Server answers from.
 type Daemon interface {
+	Storage
 	Info(ctx context.Context) (Info, error)
 	Status(ctx context.Context) (view.Snapshot, error)
 	Jobs(ctx context.Context, round string) ([]view.Job, error)

@@ -43,6 +43,7 @@ type Planner interface {
 
 // Daemon implements control.Daemon.
 type Daemon struct {
+	Storage
 	Agent     *agent.Agent
 	Host      *p2p.Host
 	Store     cas.Store
@@ -71,6 +72,7 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 	var why string
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		s = view.Of(r, now)
+		s.Blobs.Classes = d.Collector.Classes(r, now)
 		_, why = r.MayClaim()
 		return nil
 	})

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/claims"
@@ -54,8 +56,19 @@ func (d *Daemon) Order(ctx context.Context, o control.Order) (control.OrderReply
 			return reply, err
 		}
 	}
+	var pin cid.Cid
+	var called string
+	if claims.Verb(o.Verb) == claims.VerbPin {
+		var err error
+		if pin, called, err = d.pinned(ctx, o.Scope); err != nil {
+			return reply, err
+		}
+	}
 	err := d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-		scope, named, err := scopeOf(r, o, key, now)
+		scope, named, err := pin.String(), called, error(nil)
+		if !pin.Defined() {
+			scope, named, err = scopeOf(r, o, key, now)
+		}
 		if err != nil {
 			refused = err
 			return nil

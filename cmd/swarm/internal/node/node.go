@@ -43,6 +43,9 @@ import (
 // reportEvery is how often the machine is looked at for the next Beat.
 const reportEvery = 5 * time.Second
 
+// roomForState is what blobs leave free on the disk, in bytes.
+const roomForState = 64 << 20
+
 // Config is a peer's settings, checked and complete.
 type Config struct {
 	State    string   // directory of identity, keys, board and blobs
@@ -81,16 +84,16 @@ type Node struct {
 	gateway   *httpgateway.Gateway
 	publisher *publish.Publisher
 	copies    *replicator.Replicator
-	holdings  daemon.Holdings
+	holdings  *daemon.Holdings
+	garbage   *daemon.Collector
 	control   *control.Server
 	screens   *daemon.Screens
-	damaged   chan cid.Cid
 }
 
 // New constructs a peer and opens what it needs (ports, socket, journal), so
 // that everything that cannot be had is an error before anything runs.
 func New(cfg Config) (n *Node, err error) {
-	n = &Node{cfg: cfg, still: machine.Read(), damaged: make(chan cid.Cid, 256)}
+	n = &Node{cfg: cfg, still: machine.Read()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -112,7 +115,7 @@ func New(cfg Config) (n *Node, err error) {
 		return n, err
 	}
 	n.finder = discovery.New(n.host, discovery.Config{NoMDNS: !cfg.MDNS, NoDHT: !cfg.DHT, Log: cfg.Log})
-	if n.store, err = disk.Open(filepath.Join(cfg.State, "blobs"), disk.Options{Quota: cfg.Quota, Log: cfg.Log, OnCorrupt: n.lost}); err != nil {
+	if n.store, err = disk.Open(filepath.Join(cfg.State, daemon.StoreDir), disk.Options{Quota: cfg.Quota, Room: roomForState, Log: cfg.Log, OnCorrupt: n.lost}); err != nil {
 		return n, err
 	}
 	return n, n.construct(id, key)
@@ -139,7 +142,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if err != nil {
 		return err
 	}
-	n.holdings = daemon.Holdings{Board: n.board, Store: n.store}
+	n.holdings = daemon.NewHoldings(n.board, n.store)
 	bring := func(ctx context.Context, c cid.Cid, holders []string) error {
 		if err := fetcher.Fetch(ctx, c, holders, n.store); err != nil {
 			return err
@@ -163,7 +166,10 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 			return n.catalog.Open(ctx, c, size)
 		}}
 	n.copies = replicator.New(replicator.Config{Input: n.copiesInput, Fetcher: fetcher, Store: n.store, Log: cfg.Log,
-		Stored: func(i cas.Info) { n.announceCopy(i) }})
+		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
+	n.garbage = &daemon.Collector{Board: n.board, Net: n.host, Store: n.store, Holdings: n.holdings, Fetch: fetch, BuildOnly: !cfg.Stores,
+		File: filepath.Join(cfg.State, "garbage.json"), Log: cfg.Log}
+	n.garbage.Serve()
 	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Moved: func() { n.gateway.Kick() }}
 	if n.gateway, err = httpgateway.New(httpgateway.Config{Catalog: n.catalog, CacheDir: filepath.Join(cfg.State, "index"), Log: cfg.Log,
 		Listen: cfg.Gateway, Hosts: cfg.Hosts, Setting: "--gateway"}); err != nil {
@@ -172,7 +178,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if err := n.gateway.Listen(context.Background()); err != nil {
 		return err
 	}
-	d := &daemon.Daemon{Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Key: key,
+	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Key: key,
 		Gateway: n.gateway.Addrs, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
 		d.Logs = n.worker.Logs()
@@ -219,7 +225,9 @@ func (n *Node) runOuter(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.report(ctx) })
-	g.Go(func() error { return n.withdraw(ctx) })
+	g.Go(func() error { return n.holdings.Run(ctx) })
+	g.Go(func() error { return n.garbage.Run(ctx) })
+	g.Go(func() error { return n.store.Scrub(ctx) })
 	if n.cfg.Stores {
 		g.Go(func() error { return n.publisher.Run(ctx) })
 		g.Go(func() error { return n.copies.Run(ctx) })
@@ -248,21 +256,13 @@ func (n *Node) copiesInput() (in replication.Input) {
 	ctx, cancel := context.WithTimeout(context.Background(), reportEvery)
 	defer cancel()
 	err := n.board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-		in = daemon.Copies(r, now)
+		in = daemon.Copies(r, now, n.garbage.Sort)
 		return nil
 	})
 	if err != nil {
 		n.cfg.Log.Debug("copies not planned", "error", err)
 	}
 	return in
-}
-
-func (n *Node) announceCopy(i cas.Info) {
-	ctx, cancel := context.WithTimeout(context.Background(), reportEvery)
-	defer cancel()
-	if err := n.holdings.Announce(ctx, i.CID); err != nil {
-		n.cfg.Log.Debug("copy not announced", "cid", i.CID.String(), "error", err)
-	}
 }
 
 // report tells the board what this machine is, every five seconds.
@@ -303,37 +303,20 @@ func (n *Node) sample() claims.Beat {
 	}
 	if u, err := n.store.Usage(); err == nil {
 		b.StoreUsed, b.StoreFree = u.Bytes, u.Free
-		b.Stores = b.Stores && u.Level < disk.NoReplicas
-		if u.Level >= disk.NoBuilds {
-			b.Accepting, b.Why = false, "the store of packages is full"
+		b.Stores, b.BuildOnly = b.Stores && u.Level < disk.NoReplicas, !cfg.Stores
+		if why := u.NoBuild(b.DiskMiB << 20); why != "" {
+			b.Accepting, b.Why = false, why
 		}
 	}
 	return b
 }
 
 // lost takes a blob that went bad off this peer's holdings, so that others and
-// this peer itself repair it.
+// this peer itself repair it. The store must not wait for the board.
 func (n *Node) lost(i cas.Info) {
 	n.cfg.Log.Error("a stored blob is damaged; it is fetched again from its other holders", "cid", i.CID.String())
-	select {
-	case n.damaged <- i.CID:
-	default: // Reconcile at the next start says it
-	}
-}
-
-// withdraw follows lost: the store must not wait for the board.
-func (n *Node) withdraw(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case c := <-n.damaged:
-			if err := n.holdings.Forget(ctx, c); err != nil && ctx.Err() == nil {
-				n.cfg.Log.Warn("damaged blob not withdrawn", "cid", c.String(), "error", err)
-			}
-			n.copies.Kick()
-		}
-	}
+	n.holdings.Later(i.CID)
+	n.copies.Kick()
 }
 
 // replicate waits until copies peers hold a blob, or as many as store blobs at
