@@ -67,25 +67,9 @@ func (d Directive) check(author string) error {
 	return nil
 }
 
-// Order is a directive in force, with who gave it and when.
-type Order struct {
-	Directive
-	Peer  string
-	Stamp hlc.Time
-}
-
 // Orders lists the directives in force, newest first, without acknowledgements.
-func (r *Replica) Orders() []Order {
-	var out []Order
-	for _, d := range r.idx.orders {
-		if !d.Off && d.Verb != VerbAck {
-			out = append(out, Order{d.Directive, d.author, d.stamp})
-		}
-	}
-	slices.SortFunc(out, func(a, b Order) int {
-		return cmp.Or(cmp.Compare(b.Stamp, a.Stamp), cmp.Compare(a.Verb, b.Verb), cmp.Compare(a.Scope, b.Scope))
-	})
-	return out
+func (r *Replica) Orders() []Ordered {
+	return slices.DeleteFunc(r.Directives(), func(d Ordered) bool { return d.Off || d.Verb == VerbAck })
 }
 
 // obey carries out what a directive asks of this peer.
@@ -137,9 +121,9 @@ func (x *index) bans(peer string) bool {
 }
 
 // Banned says by whom a peer is banned, and since when.
-func (r *Replica) Banned(peer string) (o Order, ok bool) {
+func (r *Replica) Banned(peer string) (o Ordered, ok bool) {
 	d, ok := r.idx.order(VerbBan, peer)
-	return Order{d.Directive, d.author, d.stamp}, ok
+	return Ordered{d.Directive, d.author, d.stamp}, ok
 }
 
 // enforceBan follows a ban, or its end: the peer counts as gone at once, and

@@ -74,7 +74,7 @@ func TestABanIgnoresWhatComesLaterWhoeverHeardOfItWhen(t *testing.T) {
 		if list := r.BuiltBy(bad.self); len(list) != 1 || list[0].Key != old.Key {
 			t.Errorf("what it built is listed as %v", list)
 		}
-		if o, ok := r.Banned(bad.self); !ok || o.Peer != a.self {
+		if o, ok := r.Banned(bad.self); !ok || o.Author != a.self {
 			t.Errorf("the ban is shown as %+v", o)
 		}
 	}
@@ -176,12 +176,25 @@ func TestOrdersNameWhoAndWhen(t *testing.T) {
 	now.Wall += 5000
 	exchange(t, now, peers, peers[0], peers[0].Step(now, Post{Directive{Verb: VerbDrain, Scope: peers[0].self}}))
 	got := peers[0].Orders()
-	if len(got) != 2 || got[0].Verb != VerbDrain || got[1].Peer != peers[1].self || got[1].Stamp.Millis() != testWall || got[1].Reason != "noise" {
+	if len(got) != 2 || got[0].Verb != VerbDrain || got[1].Author != peers[1].self || got[1].Stamp.Millis() != testWall || got[1].Reason != "noise" {
 		t.Errorf("%+v", got)
 	}
 	exchange(t, now, peers, peers[0], peers[0].Step(now, Post{Directive{Verb: VerbPause, Scope: ScopeAll, Off: true}}))
 	if got := peers[1].Orders(); len(got) != 1 {
 		t.Errorf("after resume %d orders are in force", len(got))
+	}
+}
+
+func TestNobodyWaitsForAPausedDroneToTakeAJob(t *testing.T) {
+	now := Now{Wall: testWall, Boot: 1000}
+	peers := acquainted(t, now, 2)
+	exchange(t, now, peers, peers[0], peers[0].Step(now, Post{Directive{Verb: VerbDrain, Scope: peers[1].self}}))
+	for _, r := range peers {
+		for _, p := range r.Peers(now) {
+			if p.Beat.Accepting != (p.ID == peers[0].self) {
+				t.Errorf("%s accepts %v: %s", r.Name(p.ID), p.Beat.Accepting, p.Beat.Why)
+			}
+		}
 	}
 }
 

@@ -349,6 +349,12 @@ func (r *Replica) AppendPeers(out []Peer, now Now) []Peer {
 			// Of itself a peer knows more than it last said.
 			beat.Jobs, beat.Accepting, beat.Why = r.Held(), r.report.Accepting, r.report.Why
 		}
+		if len(r.idx.orders) > 0 && beat.Accepting {
+			// Or the others would wait for it to take what it may not take.
+			if why, paused := r.Paused(id); paused {
+				beat.Accepting, beat.Why = false, why
+			}
+		}
 		out = append(out, Peer{ID: id, Beat: beat, Stamp: hlc.Time(p.rec.Stamp()), AgeMS: now.Boot - p.heard,
 			Live: r.alive(p, now), Self: id == r.self, AheadMS: p.ahead})
 	}

@@ -64,6 +64,12 @@ func (k *keyState) candidate() bool {
 	return k.missing == 0 && k.toDo()
 }
 
+// stuck reports whether what waits for a key waits in vain: it failed, or waits
+// in vain itself, and was not built before all that.
+func (k *keyState) stuck() bool {
+	return !k.avail && !k.away && (k.failed || k.blocked > 0)
+}
+
 // Candidate is a job that could be claimed, in the order of the schedule.
 type Candidate struct {
 	Job      *build.Job
@@ -99,11 +105,11 @@ func (x *index) link(ks *keyState) {
 		if !dep.avail {
 			ks.missing++
 		}
-		if dep.failed || dep.blocked > 0 {
+		if dep.stuck() {
 			ks.blocked++
 		}
 	}
-	if ks.blocked > 0 {
+	if ks.stuck() {
 		for _, u := range ks.users {
 			x.addBlocked(u, 1)
 		}
@@ -140,6 +146,7 @@ func (x *index) count(ks *keyState) {
 
 // setAvail notes whether an artifact can be fetched, and tells its users.
 func (x *index) setAvail(ks *keyState, avail, away bool) {
+	was := ks.stuck()
 	ks.away = away
 	if away {
 		x.awayKeys[ks.key] = ks
@@ -157,7 +164,23 @@ func (x *index) setAvail(ks *keyState, avail, away bool) {
 			x.relist(u)
 		}
 	}
+	x.tellStuck(ks, was)
 	x.relist(ks)
+}
+
+// tellStuck tells what waits for a key that it became stuck, or is not any more.
+func (x *index) tellStuck(ks *keyState, was bool) {
+	is := ks.stuck()
+	if is == was {
+		return
+	}
+	n := 1
+	if !is {
+		n = -1
+	}
+	for _, u := range ks.users {
+		x.addBlocked(u, n)
+	}
 }
 
 // setFailed notes whether a job is blocked by its own failures, and tells what
@@ -166,28 +189,16 @@ func (x *index) setFailed(ks *keyState, failed bool) {
 	if ks.failed == failed {
 		return
 	}
-	was := ks.failed || ks.blocked > 0
+	was := ks.stuck()
 	ks.failed = failed
-	if is := ks.failed || ks.blocked > 0; is != was {
-		n := 1
-		if !is {
-			n = -1
-		}
-		for _, u := range ks.users {
-			x.addBlocked(u, n)
-		}
-	}
+	x.tellStuck(ks, was)
 	x.relist(ks)
 }
 
 func (x *index) addBlocked(ks *keyState, n int) {
-	was := ks.failed || ks.blocked > 0
+	was := ks.stuck()
 	ks.blocked += n
-	if is := ks.failed || ks.blocked > 0; is != was {
-		for _, u := range ks.users {
-			x.addBlocked(u, n)
-		}
-	}
+	x.tellStuck(ks, was)
 	x.relist(ks)
 }
 

@@ -95,6 +95,24 @@ func TestReadyAgreesWithASurveyOfTheWholeBoard(t *testing.T) {
 	})
 }
 
+func TestWhatWasBuiltHandsNoBlockOn(t *testing.T) {
+	now := Now{Wall: testWall, Boot: 1000}
+	a := testJob("a")
+	b := testJob("b", a.Key)
+	c := testJob("c", b.Key)
+	r := synced(1, now)
+	r.Step(now, Post{testRound(a, b, c)})
+	out := good(b, "x") // an artifact from before, whose dependency fails now
+	d := cidDigest(out.Artifact.CID)
+	r.Step(now, Post{Holdings{Shard: int(d[0]) % HoldShards, CIDs: [][]byte{d}}})
+	r.Step(now, Post{NewOutcome(out)})
+	r.Step(now, Take{a.Key})
+	r.Step(now, Finished{build.Outcome{Key: a.Key, CPV: a.CPV, Class: build.BadPackage, Started: uint64(hlc.New(now.Wall))}})
+	if got := r.Ready(nil, 10, now); len(got) != 1 || got[0].Job.Key != c.Key {
+		t.Errorf("%d jobs are ready, want what needs the built one", len(got))
+	}
+}
+
 func TestABackgroundRoundRisesAfterSixHours(t *testing.T) {
 	now := Now{Wall: testWall, Boot: 1000}
 	r := synced(1, now)

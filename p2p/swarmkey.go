@@ -7,6 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/libp2p/go-libp2p/core/pnet"
 )
@@ -69,4 +72,20 @@ func (k SwarmKey) WriteFile(path string) error {
 		return fmt.Errorf("write the swarm key to %s: %w", path, err)
 	}
 	return nil
+}
+
+// ReplaceFile writes the key over the one that is there, durable on return, whole
+// or not at all. There is no way back to the old one.
+func (k SwarmKey) ReplaceFile(path string) error {
+	next := path + ".next"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("replace the swarm key: %w", err)
+	}
+	if err := k.WriteFile(next); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("replace the swarm key: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
 }

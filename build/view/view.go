@@ -41,6 +41,7 @@ type Snapshot struct {
 	Peers    []Peer    `json:"peers"`
 	Rounds   []Round   `json:"rounds"`
 	Releases []Release `json:"releases"`
+	Orders   []Order   `json:"orders"` // in force, newest first
 	Blobs    Blobs     `json:"blobs"`
 	Records  int       `json:"records"`
 	Warnings []string  `json:"warnings"`
@@ -55,7 +56,7 @@ type Peer struct {
 	ID       string   `json:"id"`
 	Nick     string   `json:"nick"`
 	Self     bool     `json:"self"`
-	State    string   `json:"state"` // building, idle, held, away, gone, storing
+	State    string   `json:"state"` // building, idle, held, away, gone, banned, storing
 	Doing    []Build  `json:"doing"`
 	Why      string   `json:"why"` // why it takes no jobs
 	Cores    int      `json:"cores"`
@@ -74,6 +75,7 @@ type Peer struct {
 	Speed    int64    `json:"speed"`  // core-milliseconds per second
 	Steady   bool     `json:"steady"` // expected to stay
 	Alerts   bool     `json:"alerts"` // it can tell a person
+	New      bool     `json:"new"`    // nobody has acknowledged it yet
 }
 
 // Build is a build under way.
@@ -208,10 +210,13 @@ func Of(r *claims.Replica, now claims.Now) Snapshot {
 func (l *look) snapshot() Snapshot {
 	r := l.r
 	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count(),
-		Issues: []Issue{}, AtMS: l.now.Wall}
+		Issues: []Issue{}, Orders: l.inForce(), AtMS: l.now.Wall}
 	holdings := blobCounts(r, l.peers, &s)
+	strangers := r.Strangers()
 	for _, p := range l.peers {
-		s.Peers = append(s.Peers, peerLine(r, p, holdings[p.ID]))
+		line := peerLine(r, p, holdings[p.ID])
+		line.New = slices.Contains(strangers, p.ID)
+		s.Peers = append(s.Peers, line)
 	}
 	slices.SortStableFunc(s.Peers, func(a, b Peer) int {
 		if a.Self != b.Self {
@@ -401,7 +406,10 @@ func peerLine(r *claims.Replica, p claims.Peer, blobs int) Peer {
 	if reason, paused := r.Paused(p.ID); paused {
 		out.Why = reason
 	}
+	_, banned := r.Banned(p.ID)
 	switch {
+	case banned:
+		out.State = "banned"
 	case b.Leaving:
 		out.State = "gone"
 	case !p.Live:
@@ -484,7 +492,7 @@ func (s *Snapshot) judge(r *claims.Replica, peers []claims.Peer) {
 		if p.State == "away" {
 			away = append(away, p.Nick)
 		}
-		if p.Slots > 0 && p.State != "away" && p.State != "gone" {
+		if p.Slots > 0 && p.State != "away" && p.State != "gone" && p.State != "banned" {
 			drones++
 		}
 	}

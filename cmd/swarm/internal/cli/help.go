@@ -71,7 +71,10 @@ func commandHelp(cmd *cli.Command, full string) string {
 		b.WriteString(l + "\n")
 	}
 	fmt.Fprintf(&b, "\nusage: %s", full)
-	if len(cmd.Subcommands) > 0 {
+	switch {
+	case len(cmd.Subcommands) > 0 && cmd.Action != nil:
+		b.WriteString(" [COMMAND]")
+	case len(cmd.Subcommands) > 0:
 		b.WriteString(" COMMAND")
 	}
 	b.WriteString(" [flags]")

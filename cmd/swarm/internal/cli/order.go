@@ -106,6 +106,7 @@ func orderCmds(e *env) []*cli.Command {
 	var out []*cli.Command
 	for _, w := range []orderWords{
 		{"unblock", "forget the failures of a job, or of all", "JOB|all", 1, 1, []string{"unblock"}, false, "forgot the failures of %s"},
+		{"cancel", "end a round: what only it asks for is built no more", "ROUND", 1, 1, []string{"cancel"}, false, "%s is cancelled"},
 		{"bump", "put a job or a round first", "JOB|ROUND", 1, 1, []string{"bump"}, false, "%s goes first now"},
 		{"pause", "let a drone, or all, take no new jobs", "[PEER]", 0, 1, []string{"pause"}, false, "%s takes no new jobs; swarm resume lifts it"},
 		{"drain", "let a drone finish what it builds and take no more", "[PEER]", 0, 1, []string{"drain"}, false, "%s finishes what it builds and takes no more; swarm resume lifts it"},
@@ -113,13 +114,17 @@ func orderCmds(e *env) []*cli.Command {
 		{"balance", "give back what is claimed and not begun, and plan anew", "", 0, 0, []string{"balance"}, false, "%s gives back what is not begun"},
 		{"reset", "forget the claims, failures and rounds of a target; what is built stays", "TARGET", 1, 1, []string{"reset"}, false, "%s starts afresh; what is built stays"},
 	} {
-		flags := clientFlags(jsonFlag())
+		flags := orderFlags()
 		out = append(out, &cli.Command{
 			Name: w.name, Usage: w.use, ArgsUsage: w.args + " ", Flags: flags, Before: settings(flags),
 			Action: func(c *cli.Context) error { return runOrder(c, e, w) },
 		})
 	}
 	return out
+}
+
+func orderFlags() []cli.Flag {
+	return clientFlags(jsonFlag(), &cli.StringFlag{Name: "reason", Usage: "a `TEXT` that is shown with the order"})
 }
 
 func runOrder(c *cli.Context, e *env, w orderWords) error {
@@ -134,7 +139,7 @@ func runOrder(c *cli.Context, e *env, w orderWords) error {
 	client := control.NewClient(c.String("socket"))
 	var last control.OrderReply
 	for _, v := range w.verbs {
-		if last, err = client.Order(c.Context, control.Order{Verb: v, Scope: scope, Off: w.off}); err != nil {
+		if last, err = client.Order(c.Context, control.Order{Verb: v, Scope: scope, Off: w.off, Reason: c.String("reason")}); err != nil {
 			return err
 		}
 	}
@@ -142,5 +147,8 @@ func runOrder(c *cli.Context, e *env, w orderWords) error {
 		return e.out.JSON(last)
 	}
 	e.out.Printf(w.done+"\n", render.Clean(last.Name))
+	if w.name == "ban" {
+		showBuilt(e.out, last.Built)
+	}
 	return nil
 }

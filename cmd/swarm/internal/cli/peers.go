@@ -180,7 +180,8 @@ func onlyHere(text string) bool {
 }
 
 func joinCmd(e *env) *cli.Command {
-	flags := []cli.Flag{configFlag(), stateFlag(), jsonFlag(), &cli.StringFlag{Name: "file", Usage: "read the join code from this `FILE`; - is standard input"}}
+	flags := []cli.Flag{configFlag(), stateFlag(), jsonFlag(), &cli.StringFlag{Name: "file", Usage: "read the join code from this `FILE`; - is standard input"},
+		&cli.BoolFlag{Name: "rekeyed", Usage: "take the new key of a swarm that this machine is in (swarm rekey); identity and board stay"}}
 	return &cli.Command{
 		Name: "join", Usage: "enter a swarm with its join code", Flags: flags, Before: settings(flags),
 		Description: "The code is asked for on the terminal, or read with --file FILE or from standard input, so that it need not stand in the shell's history.",
@@ -192,7 +193,7 @@ func joinCmd(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return runJoin(e, c.String("state"), text, c.Bool("json"))
+			return runJoin(e, c.String("state"), text, c.Bool("rekeyed"), c.Bool("json"))
 		},
 	}
 }
@@ -222,7 +223,7 @@ func readCode(ctx context.Context, e *env, file string) (string, error) {
 	return string(b), nil
 }
 
-func runJoin(e *env, state, text string, asJSON bool) error {
+func runJoin(e *env, state, text string, rekeyed, asJSON bool) error {
 	code, err := p2p.ParseJoinCode(text)
 	if err != nil {
 		return failure("swarm invite prints one, on a machine of the swarm whose daemon runs", "%v", err)
@@ -233,14 +234,20 @@ func runJoin(e *env, state, text string, asJSON bool) error {
 	keyPath := filepath.Join(state, p2p.SwarmKeyFile)
 	old, err := p2p.ReadSwarmKey(keyPath)
 	switch {
+	case rekeyed && errors.Is(err, fs.ErrNotExist):
+		return failure("swarm join, without --rekeyed", "%s belongs to no swarm yet", state)
 	case errors.Is(err, fs.ErrNotExist):
 		if err := noOldBoard(state); err != nil {
 			return err
 		}
 	case err != nil:
 		return deniedState(state, err)
+	case rekeyed && old.Fingerprint() != code.Key.Fingerprint():
+		if err := code.Key.ReplaceFile(keyPath); err != nil {
+			return deniedState(state, err)
+		}
 	case old.Fingerprint() != code.Key.Fingerprint():
-		return failure("move the directory away, or choose another with --state", "%s belongs to another swarm: %s, and the code is for %s", state, old.Fingerprint(), code.Key.Fingerprint())
+		return failure("move the directory away, or choose another with --state; if the swarm was rekeyed: swarm join --rekeyed", "%s belongs to another swarm: %s, and the code is for %s", state, old.Fingerprint(), code.Key.Fingerprint())
 	}
 	id, err := p2p.LoadOrCreateIdentity(state)
 	if err != nil {
@@ -257,6 +264,10 @@ func runJoin(e *env, state, text string, asJSON bool) error {
 		return e.out.JSON(member{1, code.Key.Fingerprint(), id.ID(), state})
 	}
 	e.out.Printf("joined the swarm %s as %s\n", code.Key.Fingerprint(), id.ID())
+	if rekeyed {
+		e.out.Printf("next: restart the daemon (swarm run)\n")
+		return nil
+	}
 	e.out.Printf("next: swarm run\n")
 	return nil
 }
@@ -277,7 +288,11 @@ func peersCmd(e *env) *cli.Command {
 	flags := clientFlags(jsonFlag())
 	return &cli.Command{
 		Name: "peers", Usage: "list the peers, how each is reached and what it is", Flags: flags, Before: settings(flags),
+		Subcommands: trustCmds(e),
 		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return unknown(c.Command.Subcommands, "swarm peers", c.Args().First())
+			}
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
@@ -346,7 +361,7 @@ func stateCell(state string) any {
 		style = render.Good
 	case "held", "waiting", "claimed", "ready":
 		style = render.Warn
-	case "away", "blocked", "unfit", "unreached", "silent":
+	case "away", "banned", "blocked", "unfit", "unreached", "silent":
 		style = render.Bad
 	case "gone", "idle":
 		style = render.Dim

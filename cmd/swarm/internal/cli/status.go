@@ -85,6 +85,7 @@ func showStatus(o render.Out, s view.Snapshot) {
 		}
 		o.Printf("release: %s/%s version %d of %s%s\n", r.Target, r.Channel, r.Version, time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339), of)
 	}
+	showOrders(o, s)
 	for _, w := range s.Warnings {
 		o.Labeled(render.Warn, "warning:", w)
 	}

@@ -94,6 +94,8 @@ type Daemon interface {
 	Order(ctx context.Context, o Order) (OrderReply, error)
 	// Events lists what happened; see Client.Events.
 	Events(ctx context.Context, since int64, limit int) (Events, error)
+	// Rekey replaces the swarm key on disk; the running daemon keeps the old one.
+	Rekey(ctx context.Context) (Rekeyed, error)
 	// Board returns every record's encoded bytes, sorted by key.
 	Board(ctx context.Context) ([][]byte, error)
 	Releases

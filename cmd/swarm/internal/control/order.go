@@ -26,6 +26,28 @@ type OrderReply struct {
 	Scope  string `json:"scope"`
 	Name   string `json:"name"` // for people
 	Off    bool   `json:"off"`
+	// Built lists what a banned peer built: it stays until somebody removes it.
+	Built []Built `json:"built,omitempty"`
+}
+
+// Built is one artifact.
+type Built struct {
+	Key  string `json:"key"`
+	CPV  string `json:"cpv"`
+	CID  string `json:"cid"`
+	AtMS int64  `json:"at_unix_ms"`
+}
+
+// Rekeyed is a swarm with a new key.
+type Rekeyed struct {
+	Schema int    `json:"schema"`
+	Swarm  string `json:"swarm"` // fingerprint of the new key
+	Code   string `json:"join_code"`
+}
+
+// Rekey makes a new swarm key.
+func (c *Client) Rekey(ctx context.Context) (Rekeyed, error) {
+	return ask[Rekeyed](ctx, c, "/v1/rekey", struct{}{})
 }
 
 // Why explains a job.

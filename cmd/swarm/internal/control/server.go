@@ -131,6 +131,7 @@ func handler(d Daemon) http.Handler {
 		}
 		return d.Order(r.Context(), o)
 	})
+	get(mux, "POST /v1/rekey", func(r *http.Request) (any, error) { return d.Rekey(r.Context()) })
 	get(mux, "POST /v1/build", func(r *http.Request) (any, error) {
 		var req BuildRequest
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&req); err != nil {

@@ -52,7 +52,6 @@ type Daemon struct {
 	Planners  map[build.Builder]Planner
 	Default   build.Builder
 	Logs      *worker.Logs // nil on a peer that builds nothing
-	Key       p2p.SwarmKey
 	About     control.Info // all but the addresses
 	Gateway   func() []string
 
@@ -90,6 +89,9 @@ func (d *Daemon) adorn(s *view.Snapshot, why string) {
 	warnings := slices.Concat(details(links), clockWarnings(s.Peers))
 	if cure := remedy(why); cure != "" {
 		warnings = append(warnings, cure)
+	}
+	if w := d.rekeyed(); w != "" {
+		warnings = append(warnings, w)
 	}
 	if len(warnings) > 0 && s.Verdict == view.Healthy {
 		s.Verdict = view.Degraded
@@ -181,6 +183,17 @@ func linkIssues(known []p2p.PeerInfo, peers []view.Peer, up time.Duration) []vie
 		wrong := errors.Is(p.Problem, p2p.ErrSwarmKeyMismatch) || errors.Is(p.Problem, p2p.ErrWrongPeer) || errors.Is(p.Problem, p2p.ErrSameIdentity)
 		is := view.Issue{ID: "link/" + p.ID, Kind: view.IssueLink, Severity: view.Degraded, Peer: p.ID, Drones: []string{}, Do: "swarm peers", Local: true}
 		switch {
+		case p.Banned:
+			continue // it is to be out
+		case p.Twins:
+			name := p.ID
+			for _, q := range peers {
+				if q.ID == p.ID && q.Nick != "" {
+					name = q.Nick
+				}
+			}
+			is.Title = "two machines run with one identity"
+			is.Detail = build.OneLine("two machines run as "+name+": stop both, run swarm init --new-identity on one of them, and start them again", 200)
 		case p.Problem != nil && (wrong || p.Static && !onBoard):
 			is.Title, is.Detail = "a peer cannot be reached", build.OneLine("no connection to "+p.ID+": "+problem(p.Problem), 300)
 			if errors.Is(p.Problem, p2p.ErrSwarmKeyMismatch) {
@@ -271,7 +284,11 @@ func (d *Daemon) Peers(ctx context.Context) ([]control.Peer, error) {
 
 // Invite makes a join code of this peer's addresses and the swarm key.
 func (d *Daemon) Invite(context.Context) (string, error) {
-	code, err := p2p.NewJoinCode(d.Key, "", d.Host.Addrs())
+	key, err := p2p.ReadSwarmKey(d.keyPath()) // not the one in use: see Rekey
+	if err != nil {
+		return "", err
+	}
+	code, err := p2p.NewJoinCode(key, "", d.Host.Addrs())
 	if err != nil {
 		return "", &control.Error{Kind: control.KindInternal, Message: err.Error(), Hint: "give the daemon an address that others reach: swarm run --listen"}
 	}

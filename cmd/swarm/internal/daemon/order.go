@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ipfs/go-cid"
@@ -10,6 +11,7 @@ import (
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/wire"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 )
 
@@ -74,6 +76,12 @@ func (d *Daemon) Order(ctx context.Context, o control.Order) (control.OrderReply
 			return nil
 		}
 		reply = control.OrderReply{Schema: 1, Verb: o.Verb, Scope: scope, Name: named, Off: o.Off}
+		if claims.Verb(o.Verb) == claims.VerbBan && !o.Off {
+			reply.Built = builtBy(r, scope)
+		}
+		if scope == control.All && claims.Verb(o.Verb) == claims.VerbAck {
+			return ackAll(r)
+		}
 		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.Verb(o.Verb), Scope: scope, Off: o.Off, Reason: build.OneLine(o.Reason, 200)}}}
 	})
 	if err == nil {
@@ -103,6 +111,28 @@ func scopeOf(r *claims.Replica, o control.Order, key build.Key, now claims.Now) 
 		}
 		id, err := peerNamed(r, o.Scope, now)
 		return id, r.Name(id), err
+	case claims.VerbCancel:
+		for _, rd := range r.Rounds() {
+			if rd.ID == o.Scope {
+				if rd.State != build.RoundOpen {
+					return "", "", &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("round %s is %s already", rd.ID, rd.State), Hint: "swarm status lists the open rounds"}
+				}
+				return rd.ID, "round " + rd.ID, nil
+			}
+		}
+		return "", "", &control.Error{Kind: control.KindNotFound, Message: fmt.Sprintf("no round %q", build.OneLine(o.Scope, 80)), Hint: "swarm status lists the rounds"}
+	case claims.VerbAck:
+		if o.Scope == control.All {
+			return control.All, "every peer", nil
+		}
+		id, err := peerNamed(r, o.Scope, now)
+		return id, r.Name(id), err
+	case claims.VerbBan:
+		id, err := peerNamed(r, o.Scope, now)
+		if err == nil && id == r.Self() {
+			err = &control.Error{Kind: control.KindUsage, Message: "this is the peer that you would ban", Hint: "swarm peers ban on another machine, or stop this one"}
+		}
+		return id, r.Name(id), err
 	case claims.VerbReset:
 		for _, rd := range r.Rounds() {
 			if rd.Target == o.Scope {
@@ -124,10 +154,18 @@ func peerNamed(r *claims.Replica, name string, now claims.Now) (string, error) {
 			hits = append(hits, p.ID)
 		}
 	}
+	for _, o := range r.Orders() { // of a banned peer there may be no other word
+		if o.Verb == claims.VerbBan && !slices.Contains(hits, o.Scope) && (o.Scope == name || len(name) >= 6 && strings.HasSuffix(o.Scope, name)) {
+			hits = append(hits, o.Scope)
+		}
+	}
 	switch len(hits) {
 	case 1:
 		return hits[0], nil
 	case 0:
+		if _, err := wire.PublicKey(name); err == nil {
+			return name, nil // one that this peer has not heard of
+		}
 		return "", &control.Error{Kind: control.KindNotFound, Message: "no peer " + build.OneLine(name, 80), Hint: "swarm peers lists them"}
 	}
 	return "", &control.Error{Kind: control.KindUsage, Message: build.OneLine(name, 80) + " names several peers", Hint: "give the end of the ID, from swarm peers"}

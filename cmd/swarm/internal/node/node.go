@@ -88,6 +88,7 @@ type Node struct {
 	garbage   *daemon.Collector
 	control   *control.Server
 	screens   *daemon.Screens
+	daemon    *daemon.Daemon
 }
 
 // New constructs a peer and opens what it needs (ports, socket, journal), so
@@ -178,7 +179,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if err := n.gateway.Listen(context.Background()); err != nil {
 		return err
 	}
-	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Key: key,
+	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default,
 		Gateway: n.gateway.Addrs, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
 		d.Logs = n.worker.Logs()
@@ -186,6 +187,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if n.screens, err = daemon.NewScreens(d, cfg.Log); err != nil {
 		return err
 	}
+	n.daemon = d
 	n.control, err = control.NewServer(cfg.Socket, d, cfg.Log)
 	return err
 }
@@ -210,6 +212,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.control.Run(inner) })
 	g.Go(func() error { return n.catalog.Run(inner) })
 	g.Go(func() error { return n.screens.Run(inner) })
+	g.Go(func() error { return n.daemon.Run(inner) })
 	g.Go(func() error { defer stopInner(); return n.board.Run(board) })
 	g.Go(func() error {
 		defer stopBoard()
