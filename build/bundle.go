@@ -9,8 +9,8 @@ import (
 )
 
 // Bundle is a machine's Portage configuration, evaluated by Portage itself and
-// normalised: equal configurations have equal bytes (Marshal), however their
-// files are split, ordered or commented. Nothing in it is a path of the machine
+// normalised: equal configurations have equal bytes (Marshal), however make.conf
+// and the package.* lists are split and commented. Nothing in it is a path of the machine
 // that it came from.
 type Bundle struct {
 	Format   int          `cbor:"format" json:"format"` // BundleFormat
@@ -136,6 +136,9 @@ func (b *Bundle) Validate() error {
 	}
 	return nil
 }
+
+// ValidBundlePath reports whether a bundle may hold a file of that path.
+func ValidBundlePath(p string) bool { return checkBundlePath(p) == nil }
 
 func checkBundlePath(p string) error {
 	if p != path.Clean(p) || len(p) > 400 {

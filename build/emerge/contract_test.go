@@ -35,6 +35,7 @@ const (
 	testRepo
 	labRepo
 	labHome     // a machine with packages of the laboratory installed
+	labDressed  // with what a configuration may have
 	labBadWorld // one whose world file has a bad atom of each kind
 )
 
@@ -70,6 +71,13 @@ func scenarios() []scenario {
 		{"missing", testRepo, plan(PlanRequest{Atoms: []string{"no-such/package", "app-misc/wordwrap"}})},
 		{"masked", testRepo, plan(PlanRequest{Atoms: []string{"sw-bad/masked"}})},
 		{"no-set", testRepo, plan(PlanRequest{Atoms: []string{"@nosuch"}})},
+		{"lab-target", labDressed, func(t *testing.T, p *Portage) []string {
+			b, err := p.Evaluate(t.Context())
+			if err != nil {
+				return []string{"error: " + err.Error()}
+			}
+			return bundleLines(b)
+		}},
 		{"lab-bootstrap", labRepo, plan(PlanRequest{Atoms: []string{"sw-lab/ring"}})},
 		{"lab-cycle", labRepo, plan(PlanRequest{Atoms: []string{"sw-lab/hard-a", "sw-lab/gen"}})},
 		{"lab-pdepend", labRepo, plan(PlanRequest{Atoms: []string{"sw-lab/python:3.13"}})},
@@ -206,6 +214,8 @@ func (s scenario) config(t *testing.T) Config {
 		return testConfig(t)
 	case labRepo:
 		return labConfig(t)
+	case labDressed:
+		return dressed(t, labConfig(t))
 	case labBadWorld:
 		return labMachine(t, "sw-lab/user sw-lab/picky sw-lab/orphan sw-lab/masked sw-lab/live sw-lab/module sw-lab/hard-b sw-lab/self:2 sw-lab/nowhere no-such/package not-an-atom")
 	case labHome:

@@ -18,6 +18,8 @@ type noFiles struct{}
 func (noFiles) Ebuild(path string) (string, error) { return "ebuild " + path, nil }
 func (noFiles) Tree(path string) (string, error)   { return path, nil }
 
+func (noFiles) Patches(path string) (string, error) { return path, nil }
+
 // doc makes a document of lines "NAME-VERSION[:SLOT/SUB] [installed] [live]:
 // build A B, run C, post D" in merge order, and a list of wanted names.
 func doc(t *testing.T, text string, want ...string) *document {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -46,11 +47,54 @@ var uncountedNames = []string{
 	"ARCH", "CHOST", "ELIBC",
 }
 
+// secret reports whether a variable looks like a credential: it is nobody's
+// business but this machine's, and in no key.
+func secret(name, value string) bool {
+	return secretName.MatchString(name) || secretURL.MatchString(value)
+}
+
+var (
+	secretName = regexp.MustCompile(`(?i)passw|secret|token|credential|api_?key|private_?key`)
+	secretURL  = regexp.MustCompile(`[a-z][a-z0-9+.-]*://[^/\s@]*:[^/\s@]*@`)
+)
+
 // countedAnyway are variables of an uncounted family that do decide content.
 // Those that make.globals sets are asked for by name.
 var countedAnyway = []string{
 	"PORTAGE_COMPRESS", "PORTAGE_COMPRESS_FLAGS", "PORTAGE_COMPRESS_EXCLUDE_SUFFIXES", "PORTAGE_DOHTML_WARN_ON_SKIPPED_FILES",
 	"PORTAGE_STRIP_FLAGS", "PKG_INSTALL_MASK",
+}
+
+// travelsAnyway are uncounted variables that a target's configuration keeps: they
+// decide which ebuilds may be built and with which flags, and the key has what
+// comes of that.
+var travelsAnyway = []string{"USE", "USE_ORDER", "ARCH", "CHOST", "ELIBC", "IUSE_IMPLICIT", "STAGE1_USE", "BOOTSTRAP_USE"}
+
+// travels reports whether a variable of make.conf belongs to a target.
+func travels(name string) bool {
+	return !uncounted(name) || slices.Contains(countedAnyway, name) || slices.Contains(travelsAnyway, name) || strings.HasPrefix(name, "ACCEPT_")
+}
+
+// whyUncounted says in a few words why a variable does not travel.
+func whyUncounted(name string) string {
+	has := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(name, p) })
+	}
+	switch {
+	case name == "INSTALL_MASK":
+		return "it would strip what the builds of others need: each machine applies its own when it installs"
+	case name == "EMERGE_DEFAULT_OPTS":
+		return "your plans honour it, builds do not"
+	case has("BINHOST", "BINPKG", "GPG", "PKGDIR", "QUICKPKG"):
+		return "where packages come from and how they are packed and signed is each machine's"
+	case has("MAKEOPTS", "NINJAOPTS", "MAKEFLAGS", "JOBS", "NICENESS", "SCHEDULING"):
+		return "how many jobs run at once is each drone's"
+	case has("MIRRORS", "proxy", "PROXY", "FETCHCOMMAND", "RESUMECOMMAND", "SYNC", "RSYNC"):
+		return "how this machine fetches"
+	case strings.HasSuffix(name, "DIR"), has("TMP", "ROOT", "PORTDIR"):
+		return "a place of this machine"
+	}
+	return "it says how Portage works here, and reaches no package"
 }
 
 func keyedGlobals() []string { return countedAnyway }
@@ -68,6 +112,8 @@ type fileDigests interface {
 	// Tree is the digest of all files below a directory, or of one file; ""
 	// if it does not exist.
 	Tree(path string) (string, error)
+	// Patches is Tree of what eapply_user applies: *.patch and *.diff.
+	Patches(path string) (string, error)
 }
 
 // preimage lists the facets of a node's build key.
@@ -90,9 +136,10 @@ func preimage(n *node, env *environment, prefix string, files fileDigests) ([]bu
 	}
 	for _, t := range []struct {
 		name  string
+		read  func(string) (string, error)
 		paths []string
-	}{{"files", []string{n.Files}}, {"patches", n.Patches}, {"bashrc", n.Bashrcs}} {
-		d, err := digestAll(files, t.paths)
+	}{{"files", files.Tree, []string{n.Files}}, {"patches", files.Patches, n.Patches}, {"bashrc", files.Tree, n.Bashrcs}} {
+		d, err := digestAll(t.read, t.paths)
 		if err != nil {
 			return nil, fmt.Errorf("digest %s of %s: %w", t.name, n.CPV, err)
 		}
@@ -130,6 +177,9 @@ func countedVars(n *node, env *environment) map[string]string {
 	out := make(map[string]string)
 	for _, m := range []stringMap{env.Vars, n.Vars} {
 		for k, v := range m {
+			if secret(k, v) {
+				continue
+			}
 			if slices.Contains(countedAnyway, k) || !uncounted(k) && !expanded(k, env.UseExpand) {
 				out[k] = strings.Join(strings.Fields(v), " ")
 			}
@@ -174,11 +224,11 @@ func short(s string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-func digestAll(files fileDigests, paths []string) (string, error) {
+func digestAll(read func(string) (string, error), paths []string) (string, error) {
 	h := sha256.New()
 	found := false
 	for i, p := range paths {
-		d, err := files.Tree(p)
+		d, err := read(p)
 		if err != nil {
 			return "", err
 		}

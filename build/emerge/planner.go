@@ -217,4 +217,6 @@ type repo struct {
 	Name    string   `json:"name"`
 	Path    string   `json:"path"`
 	Masters []string `json:"masters"`
+	// Priority is asked for by "target" alone.
+	Priority int `json:"priority"`
 }

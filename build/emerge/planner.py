@@ -10,6 +10,7 @@ since 2009; "probe" checks that they are there.
 Request: {"mode": "probe"}
          {"mode": "plan", "atoms": [...], "options": [...], "max_tries": 10, "keyed": [...]}
          {"mode": "facts", "packages": [{"cpv": ..., "repo": ...}, ...], "keyed": [...]}
+         {"mode": "target", "keyed": [...]}
          {"mode": "seeds", "packages": [{"cpv": ..., "slot": ..., "atoms": [...]}, ...]}
 """
 
@@ -87,7 +88,11 @@ class Session:
         os.umask(0o22)
 
     def load(self, action, args, opts):
-        config = self.actions.load_emerge_config(action=action, args=args, opts=opts)
+        try:
+            config = self.actions.load_emerge_config(action=action, args=args, opts=opts)
+        except (ValueError, self.portage.exception.ParseError) as e:
+            where = os.environ.get("PORTAGE_CONFIGROOT", "") + "/etc/portage/make.conf"
+            raise Problem("config", f"the configuration cannot be read: {e} (look at {where} and what it sources)")
         self.actions.adjust_configs(config.opts, config.trees)
         self.config = config
         self.settings = config.target_config.settings
@@ -496,7 +501,8 @@ class Session:
                 repos.append({
                     "name": r.name,
                     "path": r.location,
-                    "masters": [m.name for m in (r.masters or ())],
+                    "masters": [m.name for m in (r.masters or ()) if m.name != r.name],
+                    "priority": int(r.priority or 0),
                 })
         return {
             "vars": self.base_vars,
@@ -728,6 +734,24 @@ def do_seeds(session, request):
     return {"seeds": out}
 
 
+def do_target(session, request):
+    """The configuration itself, as Portage evaluates it."""
+    session.keyed = request.get("keyed", [])
+    session.load(None, [], {})
+    session.prepare_facts()
+    s = session.settings
+    conf = {k: v for k, v in s.configdict["conf"].items() if isinstance(v, str)}
+    return {
+        "conf": conf,
+        "cpu_flags": sorted(x for x in s.get("USE", "").split() if x.startswith("cpu_flags_")),
+        "cc": s.get("CC", ""),
+        "config": s["PORTAGE_CONFIGROOT"],
+        "eroot": s["EROOT"],
+        "header": session.header(),
+        "env": session.environment(),
+    }
+
+
 def do_facts(session, request):
     from _emerge.Package import Package
 
@@ -760,6 +784,8 @@ def main():
             doc = do_plan(session, request)
         elif mode == "facts":
             doc = do_facts(session, request)
+        elif mode == "target":
+            doc = do_target(session, request)
         elif mode == "seeds":
             doc = do_seeds(session, request)
         else:

@@ -286,7 +286,7 @@ func (p *Portage) ask(ctx context.Context, env []string, request any, into inter
 		return fmt.Errorf("read the planner's answer: schema %d, want %d", head.Schema, schema)
 	}
 	if !head.OK {
-		if said := complaint(stderr.String()); head.Kind == "portage" && said != "" {
+		if said := complaint(stderr.String()); (head.Kind == "portage" || head.Kind == "config") && said != "" {
 			head.Error += " (" + said + ")"
 		}
 		return plannerError(head)

@@ -62,6 +62,17 @@ func (r *fileReader) Tree(path string) (string, error) {
 	return d, nil
 }
 
+// Patches is Tree of the patches below a directory.
+func (r *fileReader) Patches(path string) (string, error) {
+	d, err := digestTree(context.Background(), path, func(rel string, isDir bool) bool {
+		return !isDir && !strings.HasSuffix(rel, ".patch") && !strings.HasSuffix(rel, ".diff")
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return d, err
+}
+
 // TreeDigest names the content of an ebuild repository: equal digests mean
 // that Portage reads the same ebuilds, eclasses, profiles and files. How the
 // tree came (git, rsync, an archive), its times and its metadata cache do not
