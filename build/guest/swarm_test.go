@@ -41,6 +41,7 @@ type drone struct {
 	deadline int64
 	sched    plan.Scheduler
 	kept     map[int][][]byte // digests, by shard
+	lacks    [][32]byte
 }
 
 // keep adds a blob to those that the drone holds, and returns its shard.
@@ -237,6 +238,29 @@ func (h *house) builds(d *drone) []guest.Build {
 	return []guest.Build{b}
 }
 
+// hold has a drone keep a blob; the other copies it as soon as both are there.
+func (h *house) hold(d *drone, sum [32]byte) {
+	h.step(d, claims.Post{Body: claims.Holdings{Shard: int(sum[0]) % claims.HoldShards, CIDs: d.keep(sum)}})
+	for _, o := range h.drones {
+		if o != d {
+			o.lacks = append(o.lacks, sum)
+		}
+	}
+}
+
+// copy brings what a drone lacks.
+func (h *house) copy(d *drone) {
+	for _, o := range h.drones {
+		if o.offline > 0 || o.asleep > 0 {
+			return
+		}
+	}
+	for _, sum := range d.lacks {
+		h.step(d, claims.Post{Body: claims.Holdings{Shard: int(sum[0]) % claims.HoldShards, CIDs: d.keep(sum)}})
+	}
+	d.lacks = nil
+}
+
 // build goes on with what a drone has.
 func (h *house) build(d *drone, level guest.Level) {
 	if d.job == "" || !d.won {
@@ -260,7 +284,7 @@ func (h *house) build(d *drone, level guest.Level) {
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		h.step(d, claims.Post{Body: claims.Holdings{Shard: int(sum[0]) % claims.HoldShards, CIDs: d.keep(sum)}})
+		h.hold(d, sum)
 		h.step(d, claims.Finished{Outcome: build.Outcome{Key: k, CPV: d.r.Job(k).CPV, Target: "t", Class: build.Good, Artifact: &build.Artifact{CID: c.String(), Size: 1}}})
 		return
 	}
@@ -321,6 +345,7 @@ func (h *house) tick() {
 			}
 		}
 		h.step(d, claims.Tick{})
+		h.copy(d)
 		h.run(d)
 	}
 }

@@ -2,10 +2,29 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"io"
+	"time"
 
 	"github.com/build-swarm/swarm/build"
 )
+
+// ErrDetached is returned by a Builder that left the build running for the
+// process that comes after this one: see Resumer.
+var ErrDetached = errors.New("the build goes on without this process")
+
+// Resumer is a Builder whose builds outlive the process. Resume is Build for
+// one that an earlier process began.
+type Resumer interface {
+	Builder
+	Resume(ctx context.Context, req Request) (Result, error)
+}
+
+// Survivor is a build that an earlier process began, and when.
+type Survivor struct {
+	Request Request
+	Began   time.Time
+}
 
 // Builder builds one package: build/sample for the built-in packages,
 // build/emerge for real ebuilds. Build returns a *build.Failure for every
@@ -22,10 +41,12 @@ type Request struct {
 	Job    build.Job
 	Target string
 	Dir    string
-	Log    io.Writer  // the build's log as it is written
-	Root   []RootFile // what the root adds to the base, in merge order
-	Phase  func(name string)
-	Jobs   int // make -j
+	Log    io.Writer `cbor:"-"` // the build's log as it is written
+	// LogPath is the file that Log writes; a builder elsewhere appends to it (AppendLog).
+	LogPath string
+	Root    []RootFile        // what the root adds to the base, in merge order
+	Phase   func(name string) `cbor:"-"`
+	Jobs    int               // make -j
 }
 
 // RootFile is one verified .gpkg.tar that a root installs.

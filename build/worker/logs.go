@@ -37,13 +37,28 @@ type logFile struct {
 	over int64
 }
 
-func (l *Logs) create(k build.Key) (*logFile, error) {
-	path := filepath.Join(l.dir, string(k)+".log")
-	f, err := os.Create(path)
+// AppendLog opens a build's log for a builder in another process.
+func AppendLog(path string) (io.WriteCloser, error) { return openLog(path) }
+
+func openLog(path string) (*logFile, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("create build log: %w", err)
+		return nil, fmt.Errorf("open build log: %w", err)
 	}
-	lf := &logFile{path: path, f: f}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open build log: %w", err), f.Close())
+	}
+	return &logFile{path: path, f: f, n: st.Size()}, nil
+}
+
+// create makes the log of a build, or opens that of one that outlived an earlier
+// process.
+func (l *Logs) create(k build.Key) (*logFile, error) {
+	lf, err := openLog(filepath.Join(l.dir, string(k)+".log"))
+	if err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	l.open[k] = lf
 	l.mu.Unlock()

@@ -45,9 +45,12 @@ type run struct {
 	won     chan struct{}
 	stopped string // why the board ended it; under Worker.mu
 
+	resumed *Survivor // the build that an earlier process began, or nil
+
 	mu        sync.Mutex
 	phase     string
 	compiling time.Time // zero until the build itself runs
+	held      restraint
 }
 
 func (r *run) win() { r.wonOnce.Do(func() { close(r.won) }) }
@@ -58,7 +61,11 @@ func (r *run) build(ctx context.Context) {
 	w := r.w
 	dir := filepath.Join(w.cfg.Dir, "job-"+string(r.job.Key[:16]))
 	out := build.Outcome{Key: r.job.Key, CPV: r.job.CPV, Target: r.target}
+	kept := false
 	defer func() {
+		if kept {
+			return
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			w.cfg.Log.Warn("work directory not removed", "dir", dir, "error", err)
 		}
@@ -70,6 +77,17 @@ func (r *run) build(ctx context.Context) {
 	switch {
 	case err == nil:
 		out.Class = build.Good // also when it was stopped meanwhile: late results count
+	case errors.Is(err, ErrDetached):
+		kept = true
+		w.cfg.Log.Info("a build goes on without the daemon", "package", r.job.CPV.String())
+		return
+	case errors.Is(context.Cause(ctx), errReturned):
+		w.mu.Lock()
+		why := r.stopped
+		w.mu.Unlock()
+		w.cfg.Log.Info("build given back", "package", r.job.CPV.String(), "reason", why)
+		r.drop(why)
+		return
 	case errors.Is(context.Cause(ctx), errStopped):
 		r.drop("") // the board already knows
 		return
@@ -106,32 +124,29 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	if builder == nil {
 		return &build.Failure{Class: build.BadMachine, Reason: "no builder for " + string(r.job.Builder)}
 	}
-	scratch := filepath.Join(dir, "build")
-	if err := os.MkdirAll(scratch, 0o755); err != nil {
-		return &build.Failure{Class: build.BadMachine, Reason: err.Error()}
-	}
-	// Fetch at once, compile only when the claim has settled: the wait costs
-	// nothing, and a lost race costs no compile.
-	root, err := r.fetchRoot(ctx)
+	req, started, err := r.prepare(ctx, dir)
 	if err != nil {
 		return err
-	}
-	select {
-	case <-r.won:
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	log, err := w.logs.create(r.job.Key)
 	if err != nil {
 		return &build.Failure{Class: build.BadMachine, Reason: err.Error()}
 	}
 	r.enter("prepare", true)
-	started := time.Now()
 	out.Started = uint64(hlc.New(started.UnixMilli()))
-	res, err := builder.Build(ctx, Request{
-		Job: r.job, Target: r.target, Dir: scratch, Log: log, Root: root, Jobs: w.cfg.Jobs,
-		Phase: func(p string) { r.enter(build.OneLine(p, 24), true) },
-	})
+	req.Log, req.LogPath = log, log.path
+	req.Phase = func(p string) { r.enter(build.OneLine(p, 24), true) }
+	var res Result
+	if r.resumed == nil {
+		res, err = builder.Build(ctx, req)
+	} else if again, ok := builder.(Resumer); ok {
+		res, err = again.Resume(ctx, req)
+	} else {
+		err = fmt.Errorf("builds of %s do not outlive the daemon", r.job.Builder)
+	}
+	if errors.Is(err, ErrDetached) {
+		return errors.Join(err, log.Close())
+	}
 	out.Millis = time.Since(started).Milliseconds()
 	out.CoreMillis, out.PeakMiB, out.Inputs = res.CoreMillis, res.PeakMiB, res.Inputs
 	ctx, cancel := grace(ctx)
@@ -145,6 +160,30 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 		err = w.pend(*out)
 	}
 	return err
+}
+
+// prepare makes the request of a build, once its claim has settled; of one that
+// an earlier process began, it is there.
+func (r *run) prepare(ctx context.Context, dir string) (Request, time.Time, error) {
+	if r.resumed != nil {
+		return r.resumed.Request, r.resumed.Began, nil
+	}
+	scratch := filepath.Join(dir, "build")
+	if err := os.MkdirAll(scratch, 0o755); err != nil {
+		return Request{}, time.Time{}, &build.Failure{Class: build.BadMachine, Reason: err.Error()}
+	}
+	// Fetch at once, compile only when the claim has settled: the wait costs
+	// nothing, and a lost race costs no compile.
+	root, err := r.fetchRoot(ctx)
+	if err != nil {
+		return Request{}, time.Time{}, err
+	}
+	select {
+	case <-r.won:
+	case <-ctx.Done():
+		return Request{}, time.Time{}, ctx.Err()
+	}
+	return Request{Job: r.job, Target: r.target, Dir: scratch, Root: root, Jobs: r.w.cfg.Jobs}, time.Now(), nil
 }
 
 // fetchRoot brings what the root adds to the base into the store.
@@ -214,14 +253,7 @@ func (r *run) enter(phase string, compiling bool) {
 
 // tell gives the board this build's progress.
 func (r *run) tell() {
-	r.mu.Lock()
-	j := claims.BeatJob{Key: r.job.Key, Phase: r.phase, Compiling: !r.compiling.IsZero()}
-	if j.Compiling {
-		j.InvestedMS = time.Since(r.compiling).Milliseconds()
-	}
-	r.mu.Unlock()
-	speed := max(1, r.w.cfg.Speed)
-	j.LeftMS = claims.Left(r.work*1000/speed, j.InvestedMS)
+	j := r.beatJob()
 	ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
 	defer cancel()
 	err := r.w.cfg.Board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {

@@ -49,7 +49,9 @@ type Config struct {
 	Slots    int    // builds at once
 	Jobs     int    // make -j of one build
 	Speed    int64  // core-milliseconds per second of one slot
-	Log      *slog.Logger
+	// Surviving are the builds that an earlier process began and that go on.
+	Surviving []Survivor
+	Log       *slog.Logger
 }
 
 // Worker runs builds. Make one with New, then Run it.
@@ -72,9 +74,9 @@ type Worker struct {
 }
 
 // New prepares the work directory: whatever an earlier process left in it is
-// removed.
+// removed, but for builds that go on.
 func New(cfg Config) (*Worker, error) {
-	if err := os.RemoveAll(cfg.Dir); err != nil {
+	if err := clean(&cfg); err != nil {
 		return nil, fmt.Errorf("clean work directory: %w", err)
 	}
 	for _, dir := range []string{filepath.Join(cfg.Dir, "logs"), cfg.Pending} {
@@ -86,6 +88,27 @@ func New(cfg Config) (*Worker, error) {
 		cfg: cfg, logs: newLogs(filepath.Join(cfg.Dir, "logs")), memory: plan.NewMemory(),
 		running: map[build.Key]*run{}, wake: make(chan struct{}, 1),
 	}, nil
+}
+
+func clean(cfg *Config) error {
+	keep := map[string]bool{"daemon.lock": true}
+	for _, s := range cfg.Surviving {
+		keep[filepath.Base(filepath.Dir(s.Request.Dir))] = true
+		keep[filepath.Base(s.Request.LogPath)] = true
+	}
+	var errs []error
+	for _, dir := range []string{filepath.Join(cfg.Dir, "logs"), cfg.Dir} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			if path := filepath.Join(dir, e.Name()); !keep[e.Name()] && e.Name() != "logs" {
+				errs = append(errs, os.RemoveAll(path))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Logs gives access to the logs of running builds.
@@ -140,6 +163,9 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) schedule(ctx context.Context, g *errgroup.Group) error {
 	if err := w.adopt(ctx); err != nil {
 		return w.ended(ctx, err)
+	}
+	for i := range w.cfg.Surviving {
+		w.resume(ctx, g, &w.cfg.Surviving[i])
 	}
 	changed := w.cfg.Board.Changed()
 	timer := time.NewTimer(0)
@@ -266,8 +292,32 @@ func (w *Worker) obey(orders []agent.Order) {
 
 // start runs one build on a goroutine of its own.
 func (w *Worker) start(ctx context.Context, g *errgroup.Group, job build.Job, target string, work int64) {
+	w.launch(ctx, g, &run{w: w, job: job, target: target, work: work, began: time.Now()})
+}
+
+// resume goes on with a build of an earlier process.
+func (w *Worker) resume(ctx context.Context, g *errgroup.Group, s *Survivor) {
+	r := &run{w: w, job: s.Request.Job, target: s.Request.Target, began: s.Began, compiling: s.Began, resumed: s}
+	held := false
+	err := w.cfg.Board.Do(ctx, func(rep *claims.Replica, _ claims.Now) []claims.Event {
+		r.work = rep.Work(&r.job)
+		held = slices.ContainsFunc(rep.Held(), func(b claims.BeatJob) bool { return b.Key == r.job.Key })
+		return nil
+	})
+	if err != nil {
+		r.work = r.job.CoreMillis
+	}
+	w.cfg.Log.Info("a build of the last run goes on", "package", r.job.CPV.String())
+	w.launch(ctx, g, r)
+	if !held { // built by somebody meanwhile
+		r.cancel(errStopped)
+	}
+}
+
+func (w *Worker) launch(ctx context.Context, g *errgroup.Group, r *run) {
+	job := &r.job
 	bctx, cancel := context.WithCancelCause(ctx)
-	r := &run{w: w, job: job, target: target, work: work, cancel: cancel, won: make(chan struct{}), began: time.Now()}
+	r.cancel, r.won = cancel, make(chan struct{})
 	w.mu.Lock()
 	w.running[job.Key] = r
 	w.mu.Unlock()
