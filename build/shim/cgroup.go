@@ -19,8 +19,9 @@ import (
 	"github.com/build-swarm/swarm/build/guest"
 )
 
-// group is a directory of cgroups, one for each build.
-type group struct{ dir string }
+// group is a directory of cgroups, one for each build. It is there while one of
+// these is.
+type group struct{ base, dir string }
 
 // controllers that are given to builds where they can be had.
 var controllers = []string{"cpu", "io", "memory", "pids"}
@@ -39,21 +40,33 @@ func findGroup(work string) (g *group, lacks string) {
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(work)) // never fails, by its contract
-	g = &group{filepath.Join(base, fmt.Sprintf("swarm-%08x", uint32(h.Sum64())))}
-	if err := os.Mkdir(g.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	g = &group{base, filepath.Join(base, fmt.Sprintf("swarm-%08x", uint32(h.Sum64())))}
+	if err := g.open(); err != nil {
 		return nil, fmt.Sprintf("no cgroup v2 is delegated to this daemon (%v): %s", err, otherwise)
 	}
-	for _, c := range controllers {
-		for _, dir := range []string{base, g.dir} {
-			// What is refused shows below.
-			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
-		}
-	}
-	if b, err := os.ReadFile(filepath.Join(g.dir, "cgroup.subtree_control")); err != nil || !strings.Contains(" "+string(b)+" ", " cpu") && !strings.HasPrefix(string(b), "cpu") {
+	defer g.close()
+	if b, err := os.ReadFile(filepath.Join(g.dir, "cgroup.subtree_control")); err != nil || !strings.Contains(" "+string(b), " cpu") {
 		return g, "the cpu controller is not delegated to this daemon: builds are frozen by their cgroup, and shrunk by nice and SCHED_IDLE alone"
 	}
 	return g, ""
 }
+
+// open makes the directory.
+func (g *group) open() error {
+	if err := os.Mkdir(g.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make a cgroup: %w", err)
+	}
+	for _, c := range controllers {
+		for _, dir := range []string{g.base, g.dir} {
+			// What is refused is seen in the file.
+			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
+		}
+	}
+	return nil
+}
+
+// close removes the directory, unless a build has its cgroup in it.
+func (g *group) close() { _ = os.Remove(g.dir) }
 
 // ownCgroup finds where cgroup v2 is mounted and where this process is in it.
 func ownCgroup() (mount, own string, err error) {
@@ -87,6 +100,9 @@ func ownCgroup() (mount, own string, err error) {
 
 // make makes the cgroup of one build, and opens it for the start of a process.
 func (g *group) make(k build.Key) (string, *os.File, error) {
+	if err := g.open(); err != nil {
+		return "", nil, err
+	}
 	dir := filepath.Join(g.dir, string(k[:16]))
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", nil, fmt.Errorf("make a cgroup: %w", err)
@@ -129,14 +145,7 @@ func (g *group) clean() {
 			_ = removeTree(filepath.Join(g.dir, e.Name())) // busy ones stay
 		}
 	}
-}
-
-func (g *group) close() error {
-	g.clean()
-	if err := os.Remove(g.dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove cgroup: %w", err)
-	}
-	return nil
+	g.close()
 }
 
 // removeTree removes an empty cgroup and those below it.
@@ -258,6 +267,7 @@ func (x *process) dropCgroup() error {
 	var err error
 	for range 100 { // the last exit is counted a moment after the process is gone
 		if err = removeTree(x.cgroup); err == nil || errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(filepath.Dir(x.cgroup)) // the last one takes the group along
 			x.cgroup = ""
 			return nil
 		}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -73,7 +72,7 @@ func NewPool(cfg Config) (*Pool, error) {
 	return p, nil
 }
 
-func lockPath(dir string) string { return filepath.Join(dir, "daemon.lock") }
+func lockPath(dir string) string { return filepath.Clean(dir) + ".lock" }
 
 // takeLock waits a moment: a shim that just looked holds it for as long as that.
 func takeLock(path string) (*os.File, error) {
@@ -100,11 +99,10 @@ func (p *Pool) Detach() { p.detached.Store(true) }
 
 // Close gives up the lock. Builds that still run are on their own from here.
 func (p *Pool) Close() error {
-	var err error
-	if p.group != nil && !p.detached.Load() {
-		err = p.group.close()
+	if p.group != nil {
+		p.group.clean()
 	}
-	return errors.Join(err, p.lock.Close())
+	return p.lock.Close()
 }
 
 // SetLevel holds back all builds of this pool, those too that begin later.
@@ -206,11 +204,7 @@ func (p *Pool) start(dir string, k build.Key) (*process, error) {
 		return nil, fmt.Errorf("start a build: %w", err)
 	}
 	defer errs.Close()
-	cmd := exec.Command(p.cfg.Program[0])
-	cmd.Args = append(append([]string{"swarm"}, p.cfg.Program[1:]...), dir)
-	cmd.Dir, cmd.Env = dir, environment()
-	cmd.Stdout, cmd.Stderr = errs, errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	attr := &os.ProcAttr{Dir: dir, Env: environment(), Files: []*os.File{nil, errs, errs}, Sys: &syscall.SysProcAttr{Setsid: true}}
 	x := &process{dir: dir, pidfd: -1}
 	if p.group != nil {
 		cg, fd, err := p.group.make(k)
@@ -219,18 +213,23 @@ func (p *Pool) start(dir string, k build.Key) (*process, error) {
 		} else {
 			defer fd.Close()
 			x.cgroup = cg
-			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(fd.Fd())
+			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(fd.Fd())
 		}
 	}
-	if err := cmd.Start(); err != nil {
+	// Not os/exec: it ends what it starts with a context, and this is to outlive
+	// the daemon.
+	proc, err := os.StartProcess(p.cfg.Program[0], append(append([]string{"swarm"}, p.cfg.Program[1:]...), dir), attr)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start a build: %w", err), x.dropCgroup())
 	}
-	x.pid = cmd.Process.Pid
+	x.pid = proc.Pid
 	if x.pidfd, err = unix.PidfdOpen(x.pid, 0); err != nil {
-		return nil, errors.Join(fmt.Errorf("start a build: %w", err), cmd.Process.Kill(), cmd.Wait())
+		err = errors.Join(fmt.Errorf("start a build: %w", err), proc.Kill())
+		_, werr := proc.Wait()
+		return nil, errors.Join(err, werr)
 	}
 	p.add(k, x)
-	return x, cmd.Process.Release()
+	return x, proc.Release()
 }
 
 // environment of a shim: this process's, without what is a setting of it.

@@ -91,7 +91,7 @@ func New(cfg Config) (*Worker, error) {
 }
 
 func clean(cfg *Config) error {
-	keep := map[string]bool{"daemon.lock": true}
+	keep := map[string]bool{}
 	for _, s := range cfg.Surviving {
 		keep[filepath.Base(filepath.Dir(s.Request.Dir))] = true
 		keep[filepath.Base(s.Request.LogPath)] = true

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +50,8 @@ type Config struct {
 	Twins <-chan struct{}
 	// Alarm tells a person; it must not block.
 	Alarm func(claims.Alarm)
+	// Adopt are the jobs that this peer's last process left running.
+	Adopt []build.Key
 }
 
 // Order is what the board tells the drone: a claim settled, or a build ends.
@@ -70,6 +73,7 @@ type Agent struct {
 
 	mu       sync.Mutex
 	watchers []chan struct{}
+	staying  atomic.Bool
 
 	topic gossip.Topic
 	loop  *loop // set by Run before any call can arrive
@@ -138,6 +142,10 @@ func (a *Agent) Changed() <-chan struct{} {
 	a.mu.Unlock()
 	return ch
 }
+
+// Stay makes the end of Run no leave: claims stay held and nobody is told, for a
+// process that goes on at once where this one ends.
+func (a *Agent) Stay() { a.staying.Store(true) }
 
 // Orders signals that orders for the drone wait; read them with TakeOrders.
 func (a *Agent) Orders() <-chan struct{} { return a.orders.ready }

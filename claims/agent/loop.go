@@ -52,8 +52,10 @@ func (l *loop) run(ctx context.Context) error {
 		timer.Reset(time.Duration(a.replica.NextWake(now)-now.Boot) * time.Millisecond)
 		select {
 		case <-ctx.Done():
-			l.step(claims.Leave{})
-			l.farewell()
+			if !a.staying.Load() {
+				l.step(claims.Leave{})
+				l.farewell()
+			}
 			return l.flush()
 		case m := <-a.inbox:
 			l.take(m)

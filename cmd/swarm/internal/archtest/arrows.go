@@ -53,7 +53,9 @@ var arrows = []arrow{
 	{"claims/claimstest", append(slices.Clone(belowView), "claims/wire"), "simulates the pure code and nothing else, or it could not be replayed by a seed"},
 
 	{"build/gpkg", []string{"build", "cas"}, "a file format"},
-	{"build/worker", append(slices.Clone(belowView), "build/gpkg", "claims/agent"), "takes a job from the board to an artifact; who compiles and who copies comes through its interfaces"},
+	{"build/worker", append(slices.Clone(belowView), "build/gpkg", "build/guest", "claims/agent"), "takes a job from the board to an artifact; who compiles and who copies comes through its interfaces"},
+	{"build/guest/watch", []string{"build", "build/guest"}, "sensors and the loop that steps a guest; builds come through its interface"},
+	{"build/shim", []string{"build", "build/guest", "build/worker"}, "implements the worker's interface by another process, and knows no board"},
 	{"build/emerge", []string{"build", "build/gpkg", "build/worker"}, "implements the worker's interface and knows no board"},
 	{"build/emerge/sandbox", nil, "runs a program in a root of its own; what program, and why, is nobody's business here"},
 	{"build/emerge/base", []string{"build", "build/emerge/sandbox", "cas"}, "a base is a directory and the blobs it is made of; what is built in it is not known here"},
@@ -68,7 +70,7 @@ var arrows = []arrow{
 	{"httpgateway/ui", []string{"build", "build/view"}, "shows the one snapshot"},
 
 	{"cmd/swarm", []string{"cmd/swarm/internal/cli"}, "main hands over the arguments and the exit code"},
-	{"cmd/swarm/internal/cli", []string{"build", "build/release", "build/view", "claims/agent", "p2p", "cmd/swarm/internal/..."},
+	{"cmd/swarm/internal/cli", []string{"build", "build/guest", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
 		"flags in, answers out: names and errors of others, no part of the composition"},
 	{"cmd/swarm/internal/control", []string{"build", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
 	{"cmd/swarm/internal/render", []string{"build", "build/view"}, "prints"},
@@ -142,6 +144,7 @@ var homes = []home{
 	{"github.com/multiformats/go-multistream", []string{"p2p/..."}, "a detail of libp2p"},
 	{"go.etcd.io/bbolt", []string{"claims/agent"}, "the journal is the agent's"},
 	{"github.com/urfave/cli", []string{"cmd/swarm/internal/cli"}, "its traps are closed in one place"},
+	{"github.com/godbus/dbus", []string{"build/guest/watch"}, "what the desktop says is heard in one place"},
 	{"github.com/BurntSushi/toml", []string{"cmd/swarm/internal/cli"}, "one file of settings, read in one place"},
 	{"github.com/fxamacker/cbor", []string{"build", "build/release", "claims", "claims/wire"}, "canonical encoding is part of what is signed and hashed"},
 	{"lukechampine.com/blake3", []string{"cas/..."}, "a name is made and checked by cas alone"},

@@ -14,6 +14,8 @@ var starters = map[string]string{
 	"build/emerge":            "watches a build while it runs",
 	"build/emerge/sandbox":    "reads what a program says while it runs, and as its init waits for what it leaves",
 	"build/emerge/base":       "packs a directory while the store hashes what is packed",
+	"build/guest/watch":       "reads input devices, which block",
+	"build/shim":              "sleeps in the kernel until the daemon is gone",
 	"p2p/...":                 "streams, dialling, discovery",
 	"httpgateway/...":         "listeners",
 	"cmd/swarm/internal/node": "the one group of everything that runs",

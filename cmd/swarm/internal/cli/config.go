@@ -187,6 +187,7 @@ func runFlags() []cli.Flag {
 		listFlag("gateway-host", "further host `NAME` that the binhost answers to"),
 		intFlag("slots", 1, "builds at once, a `NUMBER`; 0 builds nothing here"),
 		intFlag("jobs", runtime.NumCPU(), "`NUMBER` of parallel jobs in one build (make -j)"),
+		stringFlag("keep-builds", "1m", "how long builds go on when the daemon is gone (a crash, an upgrade), a `DURATION`; 0 ends them with it"),
 		boolFlag("store", true, "keep copies of packages for others"),
 		stringFlag("quota", "0", "most bytes of packages kept, a `SIZE` as 50G or 500M; 0 leaves it to the disk"),
 		stringFlag("site", "", "`NAME` of the place: machines of one site are lost together, so copies go to several"),

@@ -58,7 +58,9 @@ func appHelp(app *cli.App) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "swarm - %s\n\nusage: swarm COMMAND [flags] [arguments]\n\ncommands:\n", app.Usage)
 	for _, cmd := range app.Commands {
-		columns(&b, cmd.Name, cmd.Usage)
+		if !cmd.Hidden {
+			columns(&b, cmd.Name, cmd.Usage)
+		}
 	}
 	b.WriteString("\nswarm help COMMAND shows a command's flags. First time: swarm demo shows a whole\n" +
 		"swarm on this machine; swarm init and swarm run make a real one.\n")

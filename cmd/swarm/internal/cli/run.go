@@ -43,13 +43,13 @@ func runDaemon(c *cli.Context, e *env) error {
 		return err
 	}
 	p2p.RedirectLibp2pLog(log.Handler())
-	cfg, err := nodeConfig(c, log)
-	if err != nil {
-		return err
-	}
 	// Before anything else: a peer that cannot be made cleans up after itself,
 	// and this path may be another's.
-	if err := control.CheckPath(cfg.Socket); err != nil {
+	if err := control.CheckPath(c.String("socket")); err != nil {
+		return err
+	}
+	cfg, err := nodeConfig(c, log)
+	if err != nil {
 		return err
 	}
 	if e.adjust != nil {
@@ -151,6 +151,9 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, error) {
 	found, err := daemon.Find(c.Context, daemon.Search{
 		Want: c.String("builder"), Emerge: c.String("emerge"), PortageConfig: c.String("portage-config"), Target: target, Log: log,
 	})
+	if err == nil {
+		err = apart(c, &cfg, &found)
+	}
 	cfg.Builders, cfg.Planners, cfg.Default = found.Build, found.Plan, found.Default
 	return cfg, err
 }

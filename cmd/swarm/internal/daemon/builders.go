@@ -32,6 +32,8 @@ type Builders struct {
 	Build   map[build.Builder]worker.Builder
 	Plan    map[build.Builder]Planner
 	Default build.Builder // what `swarm build` plans with
+
+	tools tools
 }
 
 // Find looks for real Portage, and for a compiler for the samples, which any
@@ -49,13 +51,15 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 		Build:   map[build.Builder]worker.Builder{build.BuilderSample: sample.NewBuilder(tc, time.Now)},
 		Plan:    map[build.Builder]Planner{build.BuilderSample: SamplePlanner{Toolchain: tc, Target: s.Target}},
 		Default: build.BuilderSample,
+		tools:   tools{Toolchain: tc},
 	}
 	if s.Want == string(build.BuilderSample) {
 		return b, nil
 	}
-	p, samples, err := findPortage(ctx, s)
+	config, p, samples, err := findPortage(ctx, s)
 	switch {
 	case err == nil:
+		b.tools.Portage = config
 		b.Build[build.BuilderPortage] = emerge.NewBuilder(p, s.Log)
 		b.Plan[build.BuilderPortage] = PortagePlanner{Portage: p, Target: s.Target, Samples: samples}
 		b.Default = build.BuilderPortage
@@ -69,18 +73,19 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 	return b, nil
 }
 
-func findPortage(ctx context.Context, s Search) (*emerge.Portage, []string, error) {
+func findPortage(ctx context.Context, s Search) (emerge.Config, *emerge.Portage, []string, error) {
 	if s.PortageConfig == "" {
-		p, err := emerge.Detect(ctx, emerge.Config{Emerge: s.Emerge})
-		return p, nil, err
+		c := emerge.Config{Emerge: s.Emerge}
+		p, err := emerge.Detect(ctx, c)
+		return c, p, nil, err
 	}
 	c, err := emerge.DemoConfig(s.PortageConfig)
 	if err != nil {
-		return nil, nil, fmt.Errorf("lay out Portage's configuration in %s: %w", s.PortageConfig, err)
+		return c, nil, nil, fmt.Errorf("lay out Portage's configuration in %s: %w", s.PortageConfig, err)
 	}
 	c.Emerge = s.Emerge
 	p, err := emerge.Detect(ctx, c)
-	return p, emerge.DemoAtoms(), err
+	return c, p, emerge.DemoAtoms(), err
 }
 
 // Tools is what this machine has to build with: the JSON document of `swarm

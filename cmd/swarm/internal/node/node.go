@@ -23,6 +23,7 @@ import (
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/publish"
 	"github.com/build-swarm/swarm/build/request"
+	"github.com/build-swarm/swarm/build/shim"
 	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/cas/disk"
@@ -67,6 +68,7 @@ type Config struct {
 	Builders map[build.Builder]worker.Builder
 	Planners map[build.Builder]daemon.Planner
 	Default  build.Builder
+	Pool     *shim.Pool // of the builders' processes; nil = builds are this process's own
 	Log      *slog.Logger
 }
 
@@ -89,6 +91,7 @@ type Node struct {
 	control   *control.Server
 	screens   *daemon.Screens
 	daemon    *daemon.Daemon
+	surviving []worker.Survivor
 }
 
 // New constructs a peer and opens what it needs (ports, socket, journal), so
@@ -129,6 +132,11 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if err != nil {
 		return err
 	}
+	if cfg.Pool != nil {
+		if n.surviving, err = cfg.Pool.Surviving(); err != nil {
+			return err
+		}
+	}
 	exchange.Serve(n.host, n.store, cfg.Log)
 	fetcher := exchange.NewFetcher(n.host, cfg.Log)
 	var q *request.Requester
@@ -139,6 +147,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 			return q.LoadPlan(ctx, cid)
 		},
 		Alarm: func(a claims.Alarm) { cfg.Log.Error(a.Text, "alarm", a.Code) },
+		Adopt: daemon.Keys(n.surviving),
 	})
 	if err != nil {
 		return err
@@ -155,7 +164,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if cfg.Slots > 0 {
 		if n.worker, err = worker.New(worker.Config{
 			Self: n.host.Self(), Board: n.board, Store: n.store, Builders: cfg.Builders, Fetch: bring, Announce: n.holdings.Announce,
-			Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
+			Surviving: n.surviving, Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
 			Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
 		}); err != nil {
 			return err
@@ -362,6 +371,9 @@ func (n *Node) close() error {
 	}
 	if n.journal != nil {
 		errs = append(errs, n.journal.Close())
+	}
+	if n.cfg.Pool != nil {
+		errs = append(errs, n.cfg.Pool.Close())
 	}
 	if err := os.Remove(n.cfg.Socket); err != nil && n.control != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
