@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -73,7 +74,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "newer": cmdNewer, "damage": cmdDamage, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
+			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "newer": cmdNewer, "damage": cmdDamage, "flip": cmdFlip, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -258,6 +259,26 @@ func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
 	loud := strings.ToUpper(code[:30] + "\n  " + code[30:])
 	for name, text := range map[string]string{"short": code[:len(code)-9], "typo": string(typo), "loud": loud} {
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
+}
+
+// flip STATE flips a bit in a package that the store of a peer keeps.
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	found := false
+	ts.Check(filepath.WalkDir(ts.MkAbs(filepath.Join(args[0], "blobs", "blobs")), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || found {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || len(b) < 4096 {
+			return err
+		}
+		found = true
+		b[len(b)/2] ^= 1
+		return os.WriteFile(path, b, 0o644)
+	}))
+	if found == neg {
+		ts.Fatalf("found a package to damage: %v", found)
 	}
 }
 

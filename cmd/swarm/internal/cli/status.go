@@ -78,6 +78,9 @@ func showStatus(o render.Out, s view.Snapshot) {
 	}
 	t.Flush()
 	o.Printf("\ncopies: %s\n", copies(s.Blobs))
+	if text := classes(s.Blobs.Classes); text != "" {
+		o.Printf("  %s\n", text)
+	}
 	for _, r := range s.Releases {
 		of := ""
 		if r.Number > 0 && r.Number != r.Version {
@@ -170,7 +173,7 @@ func copies(b view.Blobs) string {
 	if few > 0 {
 		line = fmt.Sprintf("%d of %d blobs on %d peers or more, %d still being copied", full, b.Total, b.Wanted, few)
 	}
-	return line + classes(b.Classes)
+	return line
 }
 
 // classes says what is not well, by how much it matters.
@@ -195,7 +198,7 @@ func classes(all []view.BlobClass) string {
 	if len(parts) == 0 {
 		return ""
 	}
-	return " (" + strings.Join(parts, "; ") + ")"
+	return strings.Join(parts, "; ")
 }
 
 func jobsCmd(e *env) *cli.Command {

@@ -15,7 +15,7 @@ import (
 
 // storageCmds look after the blobs of this peer.
 func storageCmds(e *env) []*cli.Command {
-	return []*cli.Command{fsckCmd(e), gcCmd(e), pinCmd(e, "pin", "keep a package, a release or a blob whatever happens", false), pinCmd(e, "unpin", "lift a pin", true)}
+	return []*cli.Command{fsckCmd(e), gcCmd(e), pinCmd(e, "pin", "keep a package, a release or a blob whatever happens", false), pinCmd(e, "unpin", "lift a pin", true), exportCmd(e)}
 }
 
 func fsckCmd(e *env) *cli.Command {

@@ -79,6 +79,7 @@ type Info struct {
 // Daemon is what a Server answers from.
 type Daemon interface {
 	Storage
+	Exporter
 	Info(ctx context.Context) (Info, error)
 	Status(ctx context.Context) (view.Snapshot, error)
 	Jobs(ctx context.Context, round string) ([]view.Job, error)
