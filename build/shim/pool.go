@@ -132,6 +132,18 @@ func (p *Pool) CPU() time.Duration {
 	return sum
 }
 
+// Used is what a running build has taken by now: its memory alone, since its disk
+// would have to be walked.
+func (b *builder) Used(k build.Key) guest.Need {
+	b.pool.mu.Lock()
+	x := b.pool.procs[k]
+	b.pool.mu.Unlock()
+	if x == nil {
+		return guest.Need{}
+	}
+	return guest.Need{MemoryMiB: x.resident() >> 20}
+}
+
 // Builder stands for the true builder of a name.
 func (p *Pool) Builder(name build.Builder, can func(*build.Job) error) worker.Builder {
 	return &builder{p, name, can}

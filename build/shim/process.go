@@ -284,5 +284,21 @@ func (x *process) cpu() time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 wherever Go runs
 }
 
+// resident is what the build has in memory, in bytes; shared pages count twice.
+func (x *process) resident() int64 {
+	pids, err := x.tree()
+	if err != nil {
+		return 0
+	}
+	var pages int64
+	for _, pid := range pids {
+		if f, err := stat(pid); err == nil {
+			n, _ := strconv.ParseInt(f[21], 10, 64) // the kernel writes numbers
+			pages += n
+		}
+	}
+	return pages * int64(os.Getpagesize())
+}
+
 // pause is between two looks at something that ends in a moment.
 func pause() { <-time.After(10 * time.Millisecond) }

@@ -92,6 +92,45 @@ func (w *Worker) Restrain(level guest.Level, keep map[build.Key]int64, waitMS in
 	}
 }
 
+// Drain takes nothing more and waits until no build runs, or ctx ends.
+func (w *Worker) Drain(ctx context.Context) {
+	w.mu.Lock()
+	w.draining = true
+	w.mu.Unlock()
+	tick := time.NewTicker(drainLook)
+	defer tick.Stop()
+	for w.Running() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+const drainLook = 200 * time.Millisecond
+
+// admit says why a build does not fit beside those that run here.
+func (w *Worker) admit(need guest.Need) error {
+	if w.cfg.Free == nil {
+		return nil
+	}
+	room := w.cfg.Free()
+	w.mu.Lock()
+	for _, r := range w.running {
+		b := guest.Booked{Need: r.need}
+		if u, ok := w.cfg.Builders[r.job.Builder].(interface{ Used(build.Key) guest.Need }); ok {
+			b.Used = u.Used(r.job.Key)
+		}
+		room.Running = append(room.Running, b)
+	}
+	w.mu.Unlock()
+	if why := guest.Admit(need, room); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
 // Return ends a build and gives its claim back.
 func (w *Worker) Return(k build.Key, reason string) {
 	w.mu.Lock()

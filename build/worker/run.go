@@ -18,6 +18,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/gpkg"
+	"github.com/build-swarm/swarm/build/guest"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/hlc"
@@ -43,7 +44,8 @@ type run struct {
 
 	wonOnce sync.Once
 	won     chan struct{}
-	stopped string // why the board ended it; under Worker.mu
+	stopped string     // why the board ended it; under Worker.mu
+	need    guest.Need // what it was admitted with
 
 	resumed *Survivor // the build that an earlier process began, or nil
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/guest"
 	"github.com/build-swarm/swarm/build/plan"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
@@ -32,6 +33,7 @@ const (
 	breakerMost   = 30 * time.Minute //
 	declineFirst  = 2 * time.Minute  // doubles with every failure of the machine's
 	declineMost   = 2 * time.Hour
+	declineRoom   = time.Minute // for want of memory or disk
 )
 
 // Config is what a Worker is made of.
@@ -49,6 +51,8 @@ type Config struct {
 	Slots    int    // builds at once
 	Jobs     int    // make -j of one build
 	Speed    int64  // core-milliseconds per second of one slot
+	// Free is what the machine has left for builds; nil admits every build.
+	Free func() guest.Room
 	// Surviving are the builds that an earlier process began and that go on.
 	Surviving []Survivor
 	Log       *slog.Logger
@@ -70,6 +74,7 @@ type Worker struct {
 	failures int // in a row
 	pauseTil time.Time
 	why      string
+	draining bool
 	wake     chan struct{}
 }
 
@@ -120,6 +125,9 @@ func (w *Worker) Accepting(now time.Time) (bool, string) {
 	defer w.mu.Unlock()
 	if now.Before(w.pauseTil) {
 		return false, fmt.Sprintf("%d builds in a row failed here; tries again in %s", w.failures, w.pauseTil.Sub(now).Round(time.Second))
+	}
+	if w.draining {
+		return false, "this peer stops when its builds have ended"
 	}
 	if w.why != "" {
 		return false, w.why
@@ -207,14 +215,20 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 		var job *build.Job
 		var target string
 		var work int64
+		var need guest.Need
 		err := w.cfg.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 			k, ok := w.choose(r, now)
 			if !ok {
 				return nil
 			}
 			j := *r.Job(k)
-			if err := w.canBuild(&j); err != nil {
-				until := now.Wall + declineMost.Milliseconds()
+			err, wait := w.canBuild(&j), declineMost
+			if err == nil {
+				need = guest.Need{MemoryMiB: r.Memory(&j), DiskMiB: j.DiskMiB}
+				err, wait = w.admit(need), declineRoom
+			}
+			if err != nil {
+				until := now.Wall + wait.Milliseconds()
 				return []claims.Event{claims.Post{Body: claims.Decline{Key: k, Peer: w.cfg.Self, Until: hlc.New(until), Reason: build.OneLine(err.Error(), 200)}}}
 			}
 			job, target, work = &j, r.TargetOf(k), r.Work(&j)
@@ -232,7 +246,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		if held {
-			w.start(ctx, g, *job, target, work)
+			w.start(ctx, g, *job, target, work, need)
 		}
 	}
 	return nil
@@ -291,8 +305,8 @@ func (w *Worker) obey(orders []agent.Order) {
 }
 
 // start runs one build on a goroutine of its own.
-func (w *Worker) start(ctx context.Context, g *errgroup.Group, job build.Job, target string, work int64) {
-	w.launch(ctx, g, &run{w: w, job: job, target: target, work: work, began: time.Now()})
+func (w *Worker) start(ctx context.Context, g *errgroup.Group, job build.Job, target string, work int64, need guest.Need) {
+	w.launch(ctx, g, &run{w: w, job: job, target: target, work: work, need: need, began: time.Now()})
 }
 
 // resume goes on with a build of an earlier process.

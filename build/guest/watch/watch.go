@@ -85,7 +85,8 @@ type Watch struct {
 
 	mu     sync.Mutex
 	report Report
-	ready  chan struct{} // closed after the first step
+	ready  chan struct{} // closed by the first step, before it tells anybody
+	first  sync.Once
 }
 
 // sample is the load at one moment.
@@ -184,9 +185,7 @@ func (w *Watch) Run(ctx context.Context) error {
 	defer cancel()
 	listening := false
 	var settled <-chan time.Time
-	next := w.step(ctx)
-	close(w.ready)
-	timer := time.NewTimer(next)
+	timer := time.NewTimer(w.step(ctx))
 	defer timer.Stop()
 	defer func() {
 		if w.bus != nil {
@@ -246,6 +245,7 @@ func (w *Watch) step(ctx context.Context) time.Duration {
 	was := w.report
 	w.report = Report{Verdict: v, OnBattery: r.OnBattery, Laptop: r.Laptop(), Lacks: lacks}
 	w.mu.Unlock()
+	w.first.Do(func() { close(w.ready) })
 	if v.Level != was.Level || len(builds) > 0 && v.Level != guest.Full {
 		if err := w.cfg.SetLevel(v.Level); err != nil {
 			w.cfg.Log.Warn("builds are not held back as they should be", "error", err)

@@ -115,6 +115,9 @@ func orderCmds(e *env) []*cli.Command {
 		{"reset", "forget the claims, failures and rounds of a target; what is built stays", "TARGET", 1, 1, []string{"reset"}, false, "%s starts afresh; what is built stays"},
 	} {
 		flags := orderFlags()
+		if w.verbs[0] == "pause" {
+			flags = append(flags, hereFlags(w.off)...)
+		}
 		out = append(out, &cli.Command{
 			Name: w.name, Usage: w.use, ArgsUsage: w.args + " ", Flags: flags, Before: settings(flags),
 			Action: func(c *cli.Context) error { return runOrder(c, e, w) },
@@ -128,6 +131,9 @@ func orderFlags() []cli.Flag {
 }
 
 func runOrder(c *cli.Context, e *env, w orderWords) error {
+	if w.verbs[0] == "pause" && (c.Bool("here") || !w.off && c.IsSet("for")) {
+		return pauseHere(c, e, w.off)
+	}
 	args, err := positional(c, w.low, w.high, w.args)
 	if err != nil {
 		return err

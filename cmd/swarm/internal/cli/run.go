@@ -25,7 +25,7 @@ import (
 )
 
 func runCmd(e *env) *cli.Command {
-	flags := runFlags()
+	flags := append(runFlags(), &cli.BoolFlag{Name: "check", Usage: "say whether it would start, and end"})
 	return &cli.Command{
 		Name: "run", Usage: "be a peer of the swarm: the daemon", Flags: flags, Before: settings(flags),
 		Action: func(c *cli.Context) error {
@@ -45,11 +45,14 @@ func runDaemon(c *cli.Context, e *env) error {
 	p2p.RedirectLibp2pLog(log.Handler())
 	// Before anything else: a peer that cannot be made cleans up after itself,
 	// and this path may be another's.
-	if err := control.CheckPath(c.String("socket")); err != nil {
+	if err := control.CheckPath(c.String("socket")); err != nil && !c.Bool("check") {
 		return err
 	}
-	cfg, err := nodeConfig(c, log)
-	if err != nil {
+	cfg, found, err := nodeConfig(c, log)
+	if err != nil || c.Bool("check") {
+		return err
+	}
+	if err := apart(c, &cfg, &found); err != nil {
 		return err
 	}
 	if e.adjust != nil {
@@ -61,6 +64,9 @@ func runDaemon(c *cli.Context, e *env) error {
 	}
 	log.Info("peer started", "nick", cfg.Nick, "state", cfg.State, "socket", cfg.Socket, "version", cfg.Version)
 	err = n.Run(c.Context)
+	if errors.Is(err, node.ErrRestart) {
+		return again()
+	}
 	if c.Context.Err() != nil {
 		err = otherThanCanceled(err)
 	}
@@ -112,31 +118,31 @@ func listenFailure(err error) string {
 }
 
 // nodeConfig checks the settings and finds what this machine can build.
-func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, error) {
+func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders, error) {
 	state, err := filepath.Abs(c.String("state"))
 	if err != nil {
-		return node.Config{}, fmt.Errorf("find the state directory: %w", err)
+		return node.Config{}, daemon.Builders{}, fmt.Errorf("find the state directory: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(state, p2p.SwarmKeyFile)); errors.Is(err, fs.ErrNotExist) {
-		return node.Config{}, failure("swarm init makes a new swarm, swarm join enters one", "this machine belongs to no swarm yet (no %s)", filepath.Join(state, p2p.SwarmKeyFile))
+		return node.Config{}, daemon.Builders{}, failure("swarm init makes a new swarm, swarm join enters one", "this machine belongs to no swarm yet (no %s)", filepath.Join(state, p2p.SwarmKeyFile))
 	}
 	quota, err := parseSize(c.String("quota"))
 	if err != nil {
-		return node.Config{}, usage("for example: swarm run --quota 50G", "%v", err)
+		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --quota 50G", "%v", err)
 	}
 	target := c.String("target")
 	if !build.ValidTarget(target) {
-		return node.Config{}, usage("for example: swarm run --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", target)
+		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", target)
 	}
 	if c.Int("slots") < 0 || c.Int("slots") > 64 || c.Int("jobs") < 1 {
-		return node.Config{}, usage("swarm run --help", "--slots wants 0 to 64, --jobs 1 or more")
+		return node.Config{}, daemon.Builders{}, usage("swarm run --help", "--slots wants 0 to 64, --jobs 1 or more")
 	}
 	joined, err := joinedPeers(state)
 	if err != nil {
-		return node.Config{}, err
+		return node.Config{}, daemon.Builders{}, err
 	}
 	if err := os.MkdirAll(filepath.Dir(c.String("socket")), 0o755); err != nil {
-		return node.Config{}, failure("choose another place with --socket", "make the control socket's directory: %v", err)
+		return node.Config{}, daemon.Builders{}, failure("choose another place with --socket", "make the control socket's directory: %v", err)
 	}
 	nick := c.String("nick")
 	if nick == "" {
@@ -148,14 +154,14 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, error) {
 		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Manual: !c.Bool("auto-release"), Quota: quota, Site: c.String("site"),
 		MDNS: c.Bool("mdns"), DHT: c.Bool("dht"), Version: version(), Log: log,
 	}
+	if err := guestConfig(c, &cfg); err != nil {
+		return cfg, daemon.Builders{}, err
+	}
 	found, err := daemon.Find(c.Context, daemon.Search{
 		Want: c.String("builder"), Emerge: c.String("emerge"), PortageConfig: c.String("portage-config"), Target: target, Log: log,
 	})
-	if err == nil {
-		err = apart(c, &cfg, &found)
-	}
 	cfg.Builders, cfg.Planners, cfg.Default = found.Build, found.Plan, found.Default
-	return cfg, err
+	return cfg, found, err
 }
 
 // noEmpty lets an empty value switch a list off.

@@ -74,7 +74,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "newer": cmdNewer, "damage": cmdDamage, "flip": cmdFlip, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
+			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "newer": cmdNewer, "damage": cmdDamage, "flip": cmdFlip, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "reload": cmdReload, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -315,6 +315,33 @@ func cmdTerminate(ts *testscript.TestScript, neg bool, args []string) {
 			return fmt.Errorf("process %d is there %s after SIGTERM", i.PID, bound)
 		}
 		return nil
+	}))
+}
+
+// reload SOCKET has a daemon go on in a new process, which has the same number
+// and makes a socket of its own, and waits for that.
+func cmdReload(ts *testscript.TestScript, neg bool, args []string) {
+	client := control.NewClient(ts.MkAbs(args[0]))
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	was, err := client.Info(ctx)
+	ts.Check(err)
+	old, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(syscall.Kill(was.PID, syscall.SIGHUP))
+	ts.Check(poll(ctx, func() error {
+		now, err := os.Stat(ts.MkAbs(args[0]))
+		if err == nil && os.SameFile(old, now) && now.ModTime().Equal(old.ModTime()) {
+			err = errors.New("the old process is still there")
+		}
+		if err != nil {
+			return err
+		}
+		is, err := client.Info(ctx)
+		if err == nil && is.PID != was.PID {
+			ts.Fatalf("process %d follows %d", is.PID, was.PID)
+		}
+		return err
 	}))
 }
 

@@ -80,6 +80,7 @@ type Info struct {
 type Daemon interface {
 	Storage
 	Exporter
+	Guest
 	Info(ctx context.Context) (Info, error)
 	Status(ctx context.Context) (view.Snapshot, error)
 	Jobs(ctx context.Context, round string) ([]view.Job, error)

@@ -110,6 +110,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 func handler(d Daemon) http.Handler {
 	mux := http.NewServeMux()
+	handleGuest(mux, d)
 	storageRoutes(mux, d)
 	exportRoutes(mux, d)
 	get(mux, "GET /v1/info", func(r *http.Request) (any, error) { return d.Info(r.Context()) })

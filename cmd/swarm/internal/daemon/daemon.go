@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/guest/watch"
 	"github.com/build-swarm/swarm/build/publish"
 	"github.com/build-swarm/swarm/build/request"
 	"github.com/build-swarm/swarm/build/view"
@@ -52,6 +53,7 @@ type Daemon struct {
 	Planners  map[build.Builder]Planner
 	Default   build.Builder
 	Logs      *worker.Logs // nil on a peer that builds nothing
+	Guest     *watch.Watch // nil there, too
 	About     control.Info // all but the addresses
 	Gateway   func() []string
 
@@ -86,7 +88,7 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 // peer may not claim.
 func (d *Daemon) adorn(s *view.Snapshot, why string) {
 	links := linkIssues(d.Host.Known(), s.Peers, time.Since(started))
-	warnings := slices.Concat(details(links), clockWarnings(s.Peers))
+	warnings := slices.Concat(details(links), clockWarnings(s.Peers), d.lacks(context.Background()))
 	if cure := remedy(why); cure != "" {
 		warnings = append(warnings, cure)
 	}

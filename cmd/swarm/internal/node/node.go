@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/guest"
+	"github.com/build-swarm/swarm/build/guest/watch"
 	"github.com/build-swarm/swarm/build/publish"
 	"github.com/build-swarm/swarm/build/request"
 	"github.com/build-swarm/swarm/build/shim"
@@ -40,6 +42,9 @@ import (
 	"github.com/build-swarm/swarm/p2p/exchange"
 	"github.com/build-swarm/swarm/p2p/gossip"
 )
+
+// ErrRestart is what Run returns when this peer is to go on in a new process.
+var ErrRestart = errors.New("to go on in a new process")
 
 // reportEvery is how often the machine is looked at for the next Beat.
 const reportEvery = 5 * time.Second
@@ -69,6 +74,11 @@ type Config struct {
 	Planners map[build.Builder]daemon.Planner
 	Default  build.Builder
 	Pool     *shim.Pool // of the builders' processes; nil = builds are this process's own
+	Guest    guest.Policy
+	Sensors  watch.Config   // where the machine's sensors are; zero = the machine's own
+	Drain    time.Duration  // how long builds may take to end when this peer is told to
+	Reload   chan os.Signal // asks for a process that goes on where this one ends
+	Check    func() error   // why that would not start
 	Log      *slog.Logger
 }
 
@@ -92,6 +102,9 @@ type Node struct {
 	screens   *daemon.Screens
 	daemon    *daemon.Daemon
 	surviving []worker.Survivor
+	guest     *watch.Watch
+	stop      context.CancelFunc // of what ends first
+	restart   bool
 }
 
 // New constructs a peer and opens what it needs (ports, socket, journal), so
@@ -160,16 +173,19 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		return n.holdings.Announce(ctx, c)
 	}
 	fetch := daemon.Fetch(n.board, n.store, bring)
-	q = &request.Requester{Self: n.host.Self(), Manual: cfg.Manual, Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: n.replicate, Fetch: fetch}
+	q = &request.Requester{Self: n.host.Self(), Manual: cfg.Manual, Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: func(ctx context.Context, c cid.Cid, copies int) error {
+		return daemon.Replicate(ctx, n.board, c, copies)
+	}, Fetch: fetch}
 	if cfg.Slots > 0 {
 		if n.worker, err = worker.New(worker.Config{
 			Self: n.host.Self(), Board: n.board, Store: n.store, Builders: cfg.Builders, Fetch: bring, Announce: n.holdings.Announce,
 			Surviving: n.surviving, Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
-			Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
+			Free: func() guest.Room { return daemon.Free(cfg.State) }, Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
 		}); err != nil {
 			return err
 		}
 		daemon.ServeLogs(n.host, n.worker.Logs())
+		n.guest = daemon.WatchMachine(cfg.Guest, cfg.State, n.worker, cfg.Pool, clock, n.tell, cfg.Sensors)
 	}
 	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log,
 		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
@@ -191,7 +207,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default,
 		Gateway: n.gateway.Addrs, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
-		d.Logs = n.worker.Logs()
+		d.Logs, d.Guest = n.worker.Logs(), n.guest
 	}
 	if n.screens, err = daemon.NewScreens(d, cfg.Log); err != nil {
 		return err
@@ -213,7 +229,11 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stopOuter()
 	defer stopBoard()
 	defer stopInner()
-	stop := context.AfterFunc(ctx, stopOuter)
+	n.stop = stopOuter
+	stop := context.AfterFunc(ctx, func() {
+		daemon.Drain(n.worker, n.cfg.Drain, n.cfg.Log)
+		stopOuter()
+	})
 	defer stop()
 	g.Go(func() error { return n.host.Run(inner) })
 	g.Go(func() error { return n.finder.Run(inner) })
@@ -227,8 +247,11 @@ func (n *Node) Run(ctx context.Context) error {
 		defer stopBoard()
 		return n.runOuter(outer)
 	})
-	err := g.Wait()
-	return errors.Join(err, n.close())
+	err := errors.Join(g.Wait(), n.close())
+	if err == nil && n.restart {
+		err = ErrRestart
+	}
+	return err
 }
 
 func (n *Node) runOuter(ctx context.Context) error {
@@ -237,6 +260,7 @@ func (n *Node) runOuter(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.report(ctx) })
+	g.Go(func() error { return daemon.AwaitRestart(ctx, n.cfg.Reload, n.cfg.Check, n.handOver, n.cfg.Log) })
 	g.Go(func() error { return n.holdings.Run(ctx) })
 	g.Go(func() error { return n.garbage.Run(ctx) })
 	g.Go(func() error { return n.store.Scrub(ctx) })
@@ -247,8 +271,20 @@ func (n *Node) runOuter(ctx context.Context) error {
 	}
 	if n.worker != nil {
 		g.Go(func() error { return n.worker.Run(ctx) })
+		g.Go(func() error { return n.guest.Run(ctx) })
 	}
 	return g.Wait()
+}
+
+// handOver ends this process so that another goes on: builds run, claims stay
+// held, nobody is told of a leave.
+func (n *Node) handOver() {
+	if n.cfg.Pool != nil {
+		n.cfg.Pool.Detach()
+	}
+	n.board.Stay()
+	n.restart = true
+	n.stop()
 }
 
 // kickCopies has the replicator look again whenever the board changed.
@@ -282,9 +318,7 @@ func (n *Node) report(ctx context.Context) error {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	for {
-		b := n.sample()
-		err := n.board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event { return []claims.Event{claims.Report{Beat: b}} })
-		if err != nil && ctx.Err() == nil && !errors.Is(err, agent.ErrStopped) {
+		if err := n.tellNow(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, agent.ErrStopped) {
 			return err
 		}
 		select {
@@ -295,8 +329,16 @@ func (n *Node) report(ctx context.Context) error {
 	}
 }
 
+func (n *Node) tellNow(ctx context.Context) error {
+	b := n.sample(ctx)
+	return n.board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event { return []claims.Event{claims.Report{Beat: b}} })
+}
+
+// tell is for when others should hear at once; the next report comes anyway.
+func (n *Node) tell(ctx context.Context) { _ = n.tellNow(ctx) }
+
 // sample is this machine as its next Beat tells it.
-func (n *Node) sample() claims.Beat {
+func (n *Node) sample(ctx context.Context) claims.Beat {
 	cfg := n.cfg
 	b := claims.Beat{
 		Nick: cfg.Nick, Version: cfg.Version, Slots: cfg.Slots, Cores: n.still.Cores, Speed: n.still.Speed, Arch: n.still.Arch,
@@ -311,6 +353,7 @@ func (n *Node) sample() claims.Beat {
 		b.DiskMiB = free >> 20
 	}
 	if n.worker != nil {
+		daemon.Attend(ctx, &b, n.guest)
 		b.Accepting, b.Why = n.worker.Accepting(time.Now())
 	}
 	if u, err := n.store.Usage(); err == nil {
@@ -329,32 +372,6 @@ func (n *Node) lost(i cas.Info) {
 	n.cfg.Log.Error("a stored blob is damaged; it is fetched again from its other holders", "cid", i.CID.String())
 	n.holdings.Later(i.CID)
 	n.copies.Kick()
-}
-
-// replicate waits until copies peers hold a blob, or as many as store blobs at
-// all. Nothing is pushed: peers that should hold it pull it.
-func (n *Node) replicate(ctx context.Context, c cid.Cid, copies int) error {
-	changed := n.board.Changed()
-	for {
-		held, storing := 0, 0
-		err := n.board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-			held = len(r.Holders(c.String(), true, now))
-			for _, p := range r.Peers(now) {
-				if p.Live && p.Beat.Stores {
-					storing++
-				}
-			}
-			return nil
-		})
-		if err != nil || held >= min(copies, max(1, storing)) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
-	}
 }
 
 // close releases what New opened. It may be called on a half-made node.

@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/build-swarm/swarm/build/guest"
+	"github.com/build-swarm/swarm/build/guest/watch"
+	"github.com/build-swarm/swarm/build/shim"
+	"github.com/build-swarm/swarm/build/worker"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/machine"
+)
+
+// GuestFile remembers a machine's days, in the state directory.
+const GuestFile = "guest.json"
+
+// WatchMachine makes the watch that holds back a worker's builds. tell sends the
+// next Beat at once.
+func WatchMachine(policy guest.Policy, state string, w *worker.Worker, pool *shim.Pool, clock agent.Clock, tell func(context.Context), cfg watch.Config) *watch.Watch {
+	cfg.Policy, cfg.State, cfg.Drone, cfg.Tell = policy, filepath.Join(state, GuestFile), w, tell
+	cfg.Boot = func() int64 { return clock.Now().Boot }
+	cfg.SetLevel = func(guest.Level) error { return nil }
+	if pool != nil {
+		cfg.SetLevel, cfg.CPU, cfg.Missing = pool.SetLevel, pool.CPU, pool.Missing()
+	}
+	return watch.New(cfg)
+}
+
+// Attend adds to a Beat for how long this machine is there.
+func Attend(ctx context.Context, b *claims.Beat, g *watch.Watch) {
+	r := g.Report(ctx)
+	b.Steady, b.UntilS = r.Steady, r.UntilS
+}
+
+// Free is the room that a machine has for builds in dir.
+func Free(dir string) guest.Room {
+	r := guest.Room{FreeMemMiB: machine.FreeMemory()}
+	if free, err := machine.FreeDisk(dir); err == nil {
+		r.FreeDiskMiB = free >> 20
+	}
+	return r
+}
+
+// PauseHere pauses the builds of this machine, or lets them go on.
+func (d *Daemon) PauseHere(ctx context.Context, p control.PauseHere) error {
+	switch {
+	case d.Guest == nil:
+		return &control.Error{Kind: control.KindUsage, Message: "this machine builds nothing", Hint: "swarm run --slots 1 makes it a drone"}
+	case p.Off:
+		return d.Guest.Resume(ctx)
+	}
+	return d.Guest.Pause(ctx, time.Duration(p.ForMS)*time.Millisecond)
+}
+
+// lacks says what this machine's sensors and cgroups cannot do, where that
+// matters: on one that yields to somebody.
+func (d *Daemon) lacks(ctx context.Context) []string {
+	if d.Guest == nil {
+		return nil
+	}
+	r := d.Guest.Report(ctx)
+	if r.Steady {
+		return nil
+	}
+	return r.Lacks
+}
