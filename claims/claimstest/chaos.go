@@ -2,6 +2,7 @@ package claimstest
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -45,7 +46,7 @@ func NewChaos(seed uint64) Chaos {
 	rng := rand.New(rand.NewPCG(seed, 0xc4a05))
 	c := Chaos{Seed: seed, Nodes: 3 + rng.IntN(5), Jobs: 1 + rng.IntN(50)}
 	c.Net = NetOptions{MinDelay: 1, MaxDelay: []int64{5, 80, 400, 3000}[rng.IntN(4)], Loss: []int{0, 10, 200}[rng.IntN(3)], Duplicate: []int{0, 50}[rng.IntN(2)]}
-	kinds := []string{"partition", "oneway", "cut", "crash", "crash-unsaid", "suspend", "clock", "leave", "offline", "channel"}
+	kinds := []string{"partition", "oneway", "cut", "crash", "crash-unsaid", "suspend", "clock", "leave", "offline", "channel", "restore", "clone"}
 	for range rng.IntN(9) {
 		f := Fault{Kind: kinds[rng.IntN(len(kinds))], At: rng.Int64N(100_000), A: rng.IntN(c.Nodes), Amount: rng.Int64N(20_001) - 10_000}
 		f.B = (f.A + 1 + rng.IntN(c.Nodes-1)) % c.Nodes
@@ -143,6 +144,9 @@ func (l *laws) settled() {
 	w := l.w
 	equal := func() bool {
 		for _, n := range w.Nodes {
+			if n.gone {
+				continue
+			}
 			if !n.up || n.rep.Digest() != w.Nodes[0].rep.Digest() || len(n.drone.running) > 0 {
 				return false
 			}
@@ -223,6 +227,23 @@ func (w *World) inflict(f Fault) {
 		end(func() { a.SetSkew(was) })
 	case "channel":
 		a.postChannel(f.Amount)
+	case "restore": // from a backup: the journal is as old as the fault is long
+		old := maps.Clone(a.journal)
+		end(func() {
+			a.Crash("restored")
+			a.journal = old
+			a.restored++
+			a.restart()
+		})
+	case "clone": // the machine was copied while it ran, and both copies run
+		c := w.addClone(a)
+		c.Start()
+		end(func() {
+			c.Crash("switched off")
+			c.gone = true
+			a.Crash("restarted, as the alarm says")
+			a.restart()
+		})
 	}
 }
 

@@ -347,6 +347,20 @@ func (d *drone) announce(cidText string) {
 	d.n.step(claims.Post{Body: claims.Holdings{Shard: shard, CIDs: slices.Clone(d.has[shard])}})
 }
 
+// holds reports whether this machine has a blob, whatever the board says.
+func (d *drone) holds(cidText string) bool {
+	c, err := cas.Parse(cidText)
+	if err != nil {
+		return false
+	}
+	sum, err := cas.Digest(c)
+	if err != nil {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(d.has[int(sum[0])%claims.HoldShards], sum[:], slices.Compare[[]byte])
+	return found
+}
+
 // stop is the board's order to end a build.
 func (d *drone) stop(k build.Key, reason string) {
 	r := d.running[k]

@@ -33,6 +33,7 @@ type laws struct {
 	finished []map[build.Key]uint64
 	channel  []uint64
 	digest   []uint64
+	restored []int               // times that a node was made to forget, and may have
 	compared map[uint64]bool     // digests whose boards were found equal
 	double   map[build.Key]int64 // since when a job is compiled twice without cause
 	calm     int64               // no fault is in force since
@@ -82,11 +83,16 @@ func (l *laws) quiet() {
 		l.finished = append(l.finished, map[build.Key]uint64{})
 		l.channel = append(l.channel, 0)
 		l.digest = append(l.digest, 0)
+		l.restored = append(l.restored, 0)
 	}
 	byDigest := map[uint64]*Node{}
 	for i, n := range w.Nodes {
 		if !n.up {
 			continue
+		}
+		if n.restored != l.restored[i] {
+			l.restored[i], l.channel[i] = n.restored, 0
+			clear(l.finished[i])
 		}
 		if n.rep.Digest() != l.digest[i] {
 			l.finality(i, n) // it follows from the board
@@ -227,11 +233,35 @@ func (l *laws) complete() {
 	if n, info := l.w.unseen(); n != nil {
 		l.fail("every job is built", info.Job.Key, "%s sees it %s", n.Name, info.State)
 	}
+	l.held()
+}
+
+// held is what I1 comes to where nobody deletes: what a board calls available
+// lies with a peer that is there.
+func (l *laws) held() {
+	w := l.w
+	for _, n := range w.Nodes {
+		if !n.up {
+			continue
+		}
+		for _, k := range w.order {
+			good, copies := n.rep.Good(k, n.now())
+			if copies == 0 {
+				continue
+			}
+			if !slices.ContainsFunc(w.Nodes, func(o *Node) bool { return o.up && o.drone.holds(good.Artifact.CID) }) {
+				l.fail("I1", k, "%s sees %d copies of an artifact that nobody has", n.Name, copies)
+			}
+		}
+	}
 }
 
 // unseen returns a node that does not see a job built, and what it sees.
 func (w *World) unseen() (*Node, claims.JobInfo) {
 	for _, n := range w.Nodes {
+		if n.gone {
+			continue
+		}
 		for _, info := range n.rep.Survey(n.now()) {
 			if !info.State.Done() {
 				return n, info
@@ -245,6 +275,9 @@ func (w *World) unseen() (*Node, claims.JobInfo) {
 // and follows from its body.
 func (l *laws) signed() {
 	for _, n := range l.w.Nodes {
+		if n.gone {
+			continue
+		}
 		for _, o := range n.rep.Records() {
 			got, err := wire.Open(o.Raw())
 			if err == nil {

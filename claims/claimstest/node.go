@@ -28,13 +28,16 @@ type Node struct {
 	drone   *drone
 	settle  int64
 
-	up     bool
-	asleep bool
-	slept  int64 // when it fell asleep
-	life   int   // counts starts and crashes; what was planned in another life is void
-	skew   int64 // wall clock against the true one
-	boot0  int64
-	wakeAt int64
+	up   bool
+	gone bool // for good: a clone that was switched off
+	// restored counts how often the peer was set back to an older journal.
+	restored int
+	asleep   bool
+	slept    int64 // when it fell asleep
+	life     int   // counts starts and crashes; what was planned in another life is void
+	skew     int64 // wall clock against the true one
+	boot0    int64
+	wakeAt   int64
 	// crashAfterPersist makes the next write of the journal the last thing
 	// this process does: nothing after it is told to anybody.
 	crashAfterPersist bool

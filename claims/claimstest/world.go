@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 
 	"github.com/build-swarm/swarm/build"
@@ -215,6 +216,16 @@ func (w *World) AddNode(name string, speed int64, slots int, settle int64) *Node
 	w.byID[n.ID] = n
 	w.net.grow()
 	return n
+}
+
+// addClone adds a second machine with the identity and the board of a peer.
+// What is addressed to the peer goes to the first: over libp2p the two count as
+// one, too. Gossip of both reaches everybody.
+func (w *World) addClone(of *Node) *Node {
+	c := w.AddNode(of.Name+"'", of.drone.speed, of.drone.slots, of.settle)
+	c.key, c.ID, c.skew, c.journal = of.key, of.ID, of.skew, maps.Clone(of.journal)
+	w.byID[of.ID] = of
+	return c
 }
 
 // know remembers a record with its decoded body, so that it is decoded and its
