@@ -66,6 +66,9 @@ func (c Chaos) world(keep bool) (*World, error) {
 		if rng.IntN(10) == 0 {
 			work *= 8
 		}
+		if rng.IntN(40) == 0 {
+			work *= 20 // still under way when the faults are over
+		}
 		var before []build.Key
 		for range rng.IntN(3) {
 			if i > 0 {

@@ -157,7 +157,7 @@ func (l *laws) prompt(n *Node) {
 // compiles once, unless the build that will end later has more work in it.
 func (l *laws) single() {
 	w := l.w
-	if w.now < l.calm+60_000 {
+	if w.now < l.calm+20_000 {
 		clear(l.double)
 		return
 	}
