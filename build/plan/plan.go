@@ -32,6 +32,9 @@ type View struct {
 	// failed it before, or it was passed over. It is asked about scarred
 	// candidates, and about those that Passed names.
 	Excluded func(k build.Key, peer string) bool
+	// Setup says how long a drone takes before it can compile a job, in
+	// milliseconds; nil = no time.
+	Setup func(k build.Key, peer string) int64
 	// Passed says that somebody is passed over for a job; nil = nobody.
 	Passed func(k build.Key) bool
 }
@@ -217,6 +220,9 @@ func (s *Scheduler) place(v *View, t *task, notBefore int64) (Assignment, bool) 
 		}
 		start := max(d.free[0], notBefore)
 		c := choice{d, start, start + t.setup + t.work*1000/d.speed + 1}
+		if v.Setup != nil {
+			c.finish += v.Setup(t.key, d.id)
+		}
 		kind := &busy
 		switch {
 		case d.until > 0 && c.finish > d.until:

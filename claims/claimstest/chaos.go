@@ -63,11 +63,11 @@ func (c Chaos) world(keep bool) (*World, error) {
 	var specs []Spec
 	for i := range c.Jobs {
 		work := (2 + rng.Int64N(12)) * 1000
-		if rng.IntN(10) == 0 {
-			work *= 8
-		}
-		if rng.IntN(40) == 0 {
+		switch n := rng.IntN(40); {
+		case n == 0:
 			work *= 20 // still under way when the faults are over
+		case n < 5:
+			work *= 8
 		}
 		var before []build.Key
 		for range rng.IntN(3) {
@@ -142,7 +142,8 @@ func (c Chaos) Run(keep bool) (*World, *Violation, error) {
 	return w, l.first, nil
 }
 
-// settled runs on until the boards are equal, for three minutes at the most.
+// settled runs on until the boards are equal, for ten minutes at the most: an
+// idle peer speaks once a minute, and a fifth of what it says may be lost.
 func (l *laws) settled() {
 	w := l.w
 	equal := func() bool {
@@ -158,7 +159,7 @@ func (l *laws) settled() {
 		n, _ := w.unseen()
 		return n == nil
 	}
-	for end := w.now + 180_000; w.now < end && !equal(); {
+	for end := w.now + 600_000; w.now < end && !equal(); {
 		w.RunUntil(w.now+1000, nil)
 	}
 	l.converged()
@@ -230,6 +231,7 @@ func (w *World) inflict(f Fault) {
 		end(func() { a.SetSkew(was) })
 	case "channel":
 		a.postChannel(f.Amount)
+		end(func() { b.postChannel(f.Amount + 1) })
 	case "restore": // from a backup: the journal is as old as the fault is long
 		old := maps.Clone(a.journal)
 		end(func() {

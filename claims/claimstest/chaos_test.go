@@ -20,7 +20,7 @@ var (
 func TestTheLawsHoldWhateverHappens(t *testing.T) {
 	n := *seeds
 	if n == 0 {
-		n = 200
+		n = 150
 		if testing.Short() {
 			n = 20
 		}

@@ -56,10 +56,13 @@ type drone struct {
 	// waiting is since when a job is given, by this drone's own schedule, to
 	// drones that could start it at once; for the law of three Beats.
 	waiting map[build.Key]int64
+
+	cached []build.Key         // jobs whose roots it has, the last used at the end
+	setups map[build.Key]int64 // what setup found
 }
 
 func newDrone(n *Node, speed int64, slots int) *drone {
-	return &drone{n: n, auto: true, speed: speed, slots: slots, memory: plan.NewMemory(), running: map[build.Key]*Run{}, has: map[int][][]byte{}, waiting: map[build.Key]int64{}}
+	return &drone{n: n, auto: true, speed: speed, slots: slots, memory: plan.NewMemory(), running: map[build.Key]*Run{}, has: map[int][][]byte{}, waiting: map[build.Key]int64{}, setups: map[build.Key]int64{}}
 }
 
 func (d *drone) report() claims.Beat {
@@ -151,6 +154,9 @@ func (d *drone) choose() (build.Key, bool) {
 			}
 			return r.FailedOn(k, peer) || d.memory.Passed(k, peer)
 		},
+	}
+	if w.Affinity {
+		v.Setup = func(k build.Key, peer string) int64 { return w.byID[peer].drone.setup(k) }
 	}
 	k, ok, all := d.scheduler.Next(&v, n.ID)
 	d.memory.Note(all, d.peers, now.Boot)
@@ -244,6 +250,10 @@ func (d *drone) enter(r *Run) {
 	if w.Unpack {
 		need = max(1, need-(w.now-r.claimed))
 	}
+	setup := d.setup(r.spec.Job.Key)
+	need += setup
+	r.est += setup
+	d.keep(r.spec.Job.Key)
 	w.compiles(n, r)
 	d.finishIn(r, need)
 	d.tell(r)

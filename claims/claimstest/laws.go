@@ -71,7 +71,7 @@ func (l *laws) onStop(n *Node, r *Run, reason string) {
 			return
 		}
 	}
-	if l.w.now > l.calm { // else the rival may have died since it spoke
+	if l.w.now > l.calm+l.w.Net.MaxDelay { // else the rival may have died since it spoke
 		l.fail("I7", r.spec.Job.Key, "%s is stopped with %d ms invested, and nobody else has as much", n.Name, mine)
 	}
 }

@@ -13,6 +13,10 @@ type Cell struct {
 	Jobs   int
 	WAN    bool
 	Fault  string // none, serial, kill, partition
+	// Slots is into how many a drone is split for each 8 cores; 0 = one slot.
+	Slots int
+	// Roots and Affinity are as in Options.
+	Roots, Affinity bool
 }
 
 // Result is what one seed of a cell came to.
@@ -44,7 +48,7 @@ func (c Cell) world(seed uint64, tasks []Task, opt Options) (*World, error) {
 		settle = claims.SettleWAN
 	}
 	for i, k := range Fleet(c.Drones) {
-		n := w.AddNode(fmt.Sprintf("d%d", i), int64(k*1000), 1, settle)
+		n := w.AddNode(fmt.Sprintf("d%d", i), int64(k*1000), max(1, c.Slots*int(k)/8), settle)
 		n.Site = i / 2 % 2
 		if c.Drones > 4 {
 			n.Site = (i + i/4) % 2 // half of each kind
@@ -89,7 +93,7 @@ func Makespan(c Cell, seed uint64) (Result, error) {
 }
 
 func cellOptions(c Cell) Options {
-	o := Options{Unpack: true, Progress: claims.BeatMillis, CopyDelay: 4000, LazyBeats: c.Drones > 4, NoLearning: true, Unsigned: true}
+	o := Options{Unpack: true, Progress: claims.BeatMillis, CopyDelay: 4000, LazyBeats: c.Drones > 4, NoLearning: true, Unsigned: true, Roots: c.Roots, Affinity: c.Affinity}
 	o.Net = NetOptions{MinDelay: 1, MaxDelay: 5, Loss: 10, Miss: 1, Degree: 6, RepairDelay: 1000}
 	if c.WAN {
 		o.Net.MinDelay, o.Net.MaxDelay = 50, 200

@@ -111,6 +111,53 @@ func report(b *testing.B, results []Result) {
 	b.ReportMetric(0, "ns/op") // it was not run here
 }
 
+// BenchmarkRoots is the cost of setting up roots, 20 s and 5 s for each package
+// that no cached root brings, up to 600 s: for a schedule that does not know of
+// it, and for one that does.
+func BenchmarkRoots(b *testing.B) {
+	for _, drones := range []int{4, 20} {
+		blind := 0.0
+		for _, affinity := range []bool{false, true} {
+			b.Run(fmt.Sprintf("drones=%d/affinity=%v", drones, affinity), func(b *testing.B) {
+				r, err := Makespan(Cell{Drones: drones, Jobs: 2847, Roots: true, Affinity: affinity}, 1)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(r.Ratio, "makespan/bound")
+				if !affinity {
+					blind = r.Ratio
+				} else if blind > 0 {
+					b.ReportMetric(r.Ratio/blind, "x-blind")
+				}
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
+
+// BenchmarkSlots splits each drone into one slot for each eight cores. The bound
+// is that of one build at a time, so it can be beaten.
+func BenchmarkSlots(b *testing.B) {
+	for _, drones := range []int{4, 20} {
+		b.Run(fmt.Sprintf("drones=%d", drones), func(b *testing.B) {
+			r, err := Makespan(Cell{Drones: drones, Jobs: 2847, WAN: true, Fault: "serial", Slots: 1}, 1)
+			if err != nil {
+				b.Fatal(err)
+			}
+			report(b, []Result{r})
+		})
+	}
+}
+
+// BenchmarkThousand is one seed of 1,000 drones, and what it costs.
+func BenchmarkThousand(b *testing.B) {
+	r, err := Makespan(Cell{Drones: 1000, Jobs: 2847, WAN: true}, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	report(b, []Result{r})
+}
+
 // TestASmallSetIsBuiltNearTheBound is the grid's smallest relative.
 func TestASmallSetIsBuiltNearTheBound(t *testing.T) {
 	for _, fault := range []string{"none", "partition"} {

@@ -1,6 +1,8 @@
 package claimstest
 
 import (
+	"slices"
+
 	"github.com/build-swarm/swarm/claims"
 )
 
@@ -20,6 +22,10 @@ type NetOptions struct {
 	Degree      int
 	RepairDelay int64
 }
+
+// mostConnected is up to how many nodes are all connected to one another; in a
+// larger swarm each knows its neighbours in the mesh.
+const mostConnected = 200
 
 // network carries messages between the nodes of one world.
 type network struct {
@@ -239,7 +245,7 @@ func (t *network) send(from *Node, peer string, m claims.SyncMessage) {
 // started connects a node to all it can reach.
 func (t *network) started(n *Node) {
 	for _, o := range t.w.Nodes {
-		if o != n && o.up {
+		if o != n && o.up && (len(t.w.Nodes) <= mostConnected || slices.Contains(t.mesh[n.n], o.n)) {
 			t.connectSoon(n, o)
 		}
 	}

@@ -85,9 +85,10 @@ type World struct {
 	specs  map[build.Key]*Spec
 	order  []build.Key
 	plan   *build.Plan
-	done   map[build.Key]int64 // first good outcome, virtual ms
-	open   map[*Spec]bool      // not built, and waiting for nothing
-	bodies map[*byte]opened    // by a record's raw bytes, which all peers share
+	done   map[build.Key]int64    // first good outcome, virtual ms
+	open   map[*Spec]bool         // not built, and waiting for nothing
+	bodies map[*byte]opened       // by a record's raw bytes, which all peers share
+	roots  map[build.Key]packages // with Roots
 
 	Options
 }
@@ -113,6 +114,9 @@ type Options struct {
 	// Unsigned leaves records without a signature, which is most of the cost of
 	// a long run in which nobody checks one.
 	Unsigned bool
+	// Roots makes every build set up a root first, which takes time; Affinity
+	// lets the schedule know what it takes on each drone.
+	Roots, Affinity bool
 	// NoLearning leaves the measured work out of outcomes: where each package
 	// is built once there is nothing to learn from it.
 	NoLearning bool
@@ -142,6 +146,9 @@ func NewWorld(seed uint64, opt Options, specs []Spec) *World {
 		if s.missing == 0 {
 			w.open[s] = true
 		}
+	}
+	if w.Roots {
+		w.roots = w.closures()
 	}
 	return w
 }
