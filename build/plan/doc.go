@@ -23,4 +23,21 @@
 // drones and 3 % on 100; rendezvous hashing and random picks, blind to speed,
 // cost a factor of 1.4 to 2.6, and a pull queue 1.25 to 1.9. A rendezvous hash
 // is used among equals only.
+//
+// # Measured against the design
+//
+//   - Several slots on a wide drone (one for each eight cores, each with its share
+//     of them; 5-25 s per job that no core makes faster): with 4 drones 0.970 of
+//     the bound of one build at a time instead of 1.040, with 20 drones 1.436
+//     instead of 1.029, because a giant on the critical path then has a third of
+//     its machine. So one slot stays the default. It would pay if a lone build
+//     could have the cores of the idle slots.
+//   - Roots that cost 20 s and 5 s for each package which no cached root brings:
+//     a schedule that knows (View.Setup) needs 0.93 of the time of one that does
+//     not with 4 drones, 0.82 with 20. Drones do not yet say which roots they have,
+//     so View.Setup is empty in a swarm.
+//   - The range of a round's end (Ends) is drawn; what is known of how guesses
+//     err is learned from the round itself. A planner's guesses are corrected by
+//     how they lie (Tweedie's formula): without that, with guesses that are wrong
+//     by a deviation of 0.3, it held the truth in 63 % of looks instead of 81 %.
 package plan
