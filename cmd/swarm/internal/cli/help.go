@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -29,7 +31,25 @@ func helpCmd(e *env, app *cli.App) *cli.Command {
 	return &cli.Command{
 		Name: "help", Usage: "show this, or the help of a command", ArgsUsage: "[COMMAND]", HideHelpCommand: true,
 		OnUsageError: usageError(nil, "swarm help", nil),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "man", Usage: "print a manual page, by `NAME`: swarm or swarm.toml"},
+			&cli.StringFlag{Name: "completion", Usage: "print the completion for a `SHELL`: bash, zsh or fish"},
+		},
 		Action: func(c *cli.Context) error {
+			for _, x := range []struct {
+				flag  string
+				texts map[string]func(*cli.App) string
+			}{{"man", manPages}, {"completion", completions}} {
+				if !c.IsSet(x.flag) {
+					continue
+				}
+				text := x.texts[c.String(x.flag)]
+				if text == nil {
+					return usage("swarm help --help", "--%s %q: want one of %s", x.flag, c.String(x.flag), strings.Join(slices.Sorted(maps.Keys(x.texts)), ", "))
+				}
+				e.out.Printf("%s", text(app))
+				return nil
+			}
 			full, cmds := "swarm", app.Commands
 			var found *cli.Command
 			for _, word := range c.Args().Slice() {

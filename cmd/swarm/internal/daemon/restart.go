@@ -2,33 +2,83 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
 
 	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent"
 )
 
-// AwaitRestart waits for the wish to go on in a new process, and hands over then.
-// One that would not start is not tried.
-func AwaitRestart(ctx context.Context, asked <-chan os.Signal, check func() error, handOver func(), log *slog.Logger) error {
+// Service is how the init system deals with this peer: it is told when the peer
+// is ready and that it is alive (sd_notify(3), where there is NOTIFY_SOCKET), and
+// asks for a process that goes on where this one ends.
+type Service struct {
+	Asked    <-chan os.Signal
+	Check    func() error // why a new process would not start
+	HandOver func()
+	Board    *agent.Agent
+	Log      *slog.Logger
+}
+
+// Run tells and waits until ctx ends, or everything was handed over. The watchdog
+// is fed only while the board answers.
+func (s Service) Run(ctx context.Context) error {
+	s.notify("READY=1")
+	var feed <-chan time.Time
+	if us, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil && us > 0 {
+		tick := time.NewTicker(time.Duration(us) * time.Microsecond / 3)
+		defer tick.Stop()
+		feed = tick.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
+			s.notify("STOPPING=1")
 			return nil
-		case <-asked:
+		case <-feed:
+			if s.Board.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event { return nil }) == nil {
+				s.notify("WATCHDOG=1")
+			}
+			continue
+		case <-s.Asked:
 		}
-		if err := check(); err != nil {
-			log.Error("not restarted: the new settings or program would not start", "error", err)
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
+			s.notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
+		}
+		if err := s.Check(); err != nil {
+			s.Log.Error("not restarted: the new settings or program would not start", "error", err)
+			s.notify("READY=1")
 			continue
 		}
-		log.Info("going on in a new process")
-		handOver()
+		s.Log.Info("going on in a new process")
+		s.HandOver()
 		return nil
+	}
+}
+
+// notify tells the init system; one that does not listen misses nothing.
+func (s Service) notify(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"}) // "@name" is abstract
+	if err == nil {
+		_, err = conn.Write([]byte(state))
+		err = errors.Join(err, conn.Close())
+	}
+	if err != nil {
+		s.Log.Debug("the init system was not told", "state", state, "error", err)
 	}
 }
 

@@ -260,7 +260,8 @@ func (n *Node) runOuter(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.report(ctx) })
-	g.Go(func() error { return daemon.AwaitRestart(ctx, n.cfg.Reload, n.cfg.Check, n.handOver, n.cfg.Log) })
+	service := daemon.Service{Asked: n.cfg.Reload, Check: n.cfg.Check, HandOver: n.handOver, Board: n.board, Log: n.cfg.Log}
+	g.Go(func() error { return service.Run(ctx) })
 	g.Go(func() error { return n.holdings.Run(ctx) })
 	g.Go(func() error { return n.garbage.Run(ctx) })
 	g.Go(func() error { return n.store.Scrub(ctx) })
