@@ -89,6 +89,13 @@ func takeLock(path string) (*os.File, error) {
 	return nil, errors.Join(err, f.Close())
 }
 
+// Missing says what this machine lacks for holding back builds of a daemon whose
+// work directory is dir; "" if nothing.
+func Missing(dir string) string {
+	_, lacks := findGroup(dir)
+	return lacks
+}
+
 // Missing says what this machine lacks for holding builds back well; "" if
 // nothing.
 func (p *Pool) Missing() string { return p.lacks }

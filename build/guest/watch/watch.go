@@ -276,6 +276,17 @@ func (w *Watch) step(ctx context.Context) time.Duration {
 	return min(every, time.Duration(v.NextMS)*time.Millisecond)
 }
 
+// Look reads every sensor once. It waits for no input.
+func Look(cfg Config) (guest.Reading, []string) {
+	cfg.State, cfg.Boot, cfg.Log = "", func() int64 { return 1 }, slog.New(slog.DiscardHandler)
+	w := New(cfg)
+	r, lacks := w.read()
+	if w.bus != nil {
+		w.bus.close()
+	}
+	return r, lacks
+}
+
 // read asks every sensor.
 func (w *Watch) read() (r guest.Reading, lacks []string) {
 	r.IdleMS = guest.Unknown

@@ -95,6 +95,11 @@ func TestEachCheckSeesWhatItIsFor(t *testing.T) {
 		"vague package": {"sizes", "build/utils/a.go", "package utils", "says nothing"},
 		"vague file":    {"sizes", "build/helpers_test.go", "package build", "says nothing"},
 
+		"restart of a machine": {"power", "p2p/a.go", `package p2p; import "syscall"; func f() { syscall.Reboot(1) }`, "ends the life"},
+		"its command":          {"power", "p2p/a_test.go", `package p2p; var s = "/sbin/shutdown -r now"`, "ends the life"},
+		"end of a server":      {"power", "p2p/a.go", `package p2p; func f(s interface{ Shutdown() }) { s.Shutdown() }`, ""},
+		"fork and exec":        {"power", "p2p/a.go", `package p2p; import "syscall"; var f = syscall.ForkExec`, ""},
+
 		"init":                {"statements", "build/a.go", `package build; func init() {}`, "before anybody decides"},
 		"method init":         {"statements", "build/a.go", `package build; type t int; func (t) init() {}`, ""},
 		"panic":               {"statements", "build/a.go", `package build; func f() { panic(1) }`, "panic in f"},

@@ -7,7 +7,7 @@ import (
 // checks are all checks of source, by the name that a failing test shows.
 var checks = map[string]func(*Tree) []Finding{
 	"arrows": Arrows, "homes": Homes, "purity": Purity, "goroutines": Goroutines, "comments": Comments,
-	"sizes": Sizes, "statements": Statements, "stale panics": StalePanics, "globals": Globals, "errors": Errors,
+	"sizes": Sizes, "statements": Statements, "stale panics": StalePanics, "globals": Globals, "errors": Errors, "power": Power,
 }
 
 func TestTheModuleKeepsItsArchitecture(t *testing.T) {

@@ -84,6 +84,9 @@ func report(ctx context.Context, err error, asJSON bool, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if errors.Is(err, errUnwell) {
+		return exitError // the list has said what
+	}
 	if errors.Is(err, errPartial) {
 		return exitPartial
 	}

@@ -19,22 +19,8 @@ import (
 
 // guestConfig reads when builds may run here, and how they end.
 func guestConfig(c *cli.Context, cfg *node.Config) (err error) {
-	switch when := c.String("build-when"); when {
-	case string(guest.Auto), string(guest.Always), string(guest.WhenIdle):
-		cfg.Guest.When = guest.When(when)
-	default:
-		d, err := time.ParseDuration(when)
-		if err != nil || d < time.Second {
-			return usage("for example: swarm run --build-when idle, or --build-when 10m", "--build-when %q: want always, idle, auto, or how long nobody used the machine", when)
-		}
-		cfg.Guest.When, cfg.Guest.IdleAfter = guest.WhenIdle, d.Milliseconds()
-	}
-	for _, s := range noEmpty(c.StringSlice("hours")) {
-		h, err := guest.ParseHours(s)
-		if err != nil {
-			return usage("for example: swarm run --hours 'mon-fri 20:00-07:00'", "%v", err)
-		}
-		cfg.Guest.Hours = append(cfg.Guest.Hours, h)
+	if cfg.Guest, err = guestPolicy(c); err != nil {
+		return err
 	}
 	if cfg.Drain, err = time.ParseDuration(c.String("drain-limit")); err != nil || cfg.Drain < 0 {
 		return usage("for example: swarm run --drain-limit 10m", "--drain-limit %q: want a duration, 0 or more", c.String("drain-limit"))
@@ -43,6 +29,28 @@ func guestConfig(c *cli.Context, cfg *node.Config) (err error) {
 	signal.Notify(cfg.Reload, syscall.SIGHUP)
 	cfg.Check = check
 	return nil
+}
+
+// guestPolicy is when builds may run here.
+func guestPolicy(c *cli.Context) (p guest.Policy, err error) {
+	switch when := c.String("build-when"); when {
+	case string(guest.Auto), string(guest.Always), string(guest.WhenIdle):
+		p.When = guest.When(when)
+	default:
+		d, err := time.ParseDuration(when)
+		if err != nil || d < time.Second {
+			return p, usage("for example: swarm run --build-when idle, or --build-when 10m", "--build-when %q: want always, idle, auto, or how long nobody used the machine", when)
+		}
+		p.When, p.IdleAfter = guest.WhenIdle, d.Milliseconds()
+	}
+	for _, s := range noEmpty(c.StringSlice("hours")) {
+		h, err := guest.ParseHours(s)
+		if err != nil {
+			return p, usage("for example: swarm run --hours 'mon-fri 20:00-07:00'", "%v", err)
+		}
+		p.Hours = append(p.Hours, h)
+	}
+	return p, nil
 }
 
 // checkTime bounds a look at the new settings; Portage may have to be asked.

@@ -21,7 +21,7 @@ import (
 )
 
 // lifeCmds are those that have to do with the life of this machine's daemon.
-func lifeCmds(e *env) []*cli.Command { return []*cli.Command{shimCmd(e)} }
+func lifeCmds(e *env) []*cli.Command { return []*cli.Command{doctorSelfCmd(e), shimCmd(e)} }
 
 // shimCmd is a build's own process. The daemon starts it; people do not.
 func shimCmd(e *env) *cli.Command {
