@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,9 +59,6 @@ func benchServer(dir string) error {
 		return err
 	}
 	fmt.Println(g.Addrs()[0])
-	pf, _ := os.Create("/tmp/gw.prof")
-	pprof.StartCPUProfile(pf)
-	defer pprof.StopCPUProfile()
 	return g.Run(ctx)
 }
 

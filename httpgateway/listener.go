@@ -6,8 +6,8 @@ import (
 	"io"
 	"math"
 	"net"
-	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -123,8 +123,8 @@ func remoteIP(c net.Conn) string {
 
 // conn is a TCP connection with a deadline that moves with each piece
 // written: a client that takes less than one piece in that time is cut off.
-// ReadFrom sends files by sendfile, as that of *net.TCPConn does, but for
-// small ones: with their header in one packet they take half the time.
+// ReadFrom sends files by sendfile, together with the header that was held back
+// for them; small ones are copied behind their header into one packet.
 type conn struct {
 	*net.TCPConn
 	slow    time.Duration
@@ -133,8 +133,10 @@ type conn struct {
 	release func()
 
 	// Of the goroutine that writes.
-	holding bool
-	held    []byte // a response header, until its body is there
+	holding  bool
+	held     []byte          // a response header, until its body is there
+	extended time.Time       // when the deadline was moved last
+	raw      syscall.RawConn // nil until it is wanted
 }
 
 const (
@@ -192,7 +194,7 @@ func (c *conn) write(b []byte) (int, error) {
 	var n int
 	for {
 		end := min(n+piece, len(b))
-		if err := c.SetWriteDeadline(time.Now().Add(c.slow)); err != nil {
+		if err := c.extend(); err != nil {
 			return n, err
 		}
 		m, err := c.TCPConn.Write(b[n:end])
@@ -208,8 +210,11 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	if !limited {
 		lr = &io.LimitedReader{R: r, N: math.MaxInt64}
 	}
-	if f, ok := lr.R.(*os.File); ok && lr.N <= smallFile {
-		return c.sendSmall(f, lr)
+	if f, ok := lr.R.(*fileContent); ok {
+		if lr.N <= smallFile {
+			return c.sendSmall(f, lr)
+		}
+		return c.sendFile(f, lr)
 	}
 	if err := c.unhold(); err != nil {
 		return 0, err
@@ -218,7 +223,7 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	for lr.N > 0 {
 		part := io.LimitedReader{R: lr.R, N: min(piece, lr.N)}
 		want := part.N
-		if err := c.SetWriteDeadline(time.Now().Add(c.slow)); err != nil {
+		if err := c.extend(); err != nil {
 			return total, err
 		}
 		n, err := c.TCPConn.ReadFrom(&part)
@@ -231,16 +236,53 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	return total, nil
 }
 
+// extend gives the client its time for the next piece. The timer is moved only
+// when an eighth of that has passed: it costs as much as a small write.
+func (c *conn) extend() error {
+	now := time.Now()
+	if now.Sub(c.extended) < c.slow/8 {
+		return nil
+	}
+	c.extended = now
+	return c.SetWriteDeadline(now.Add(c.slow))
+}
+
+// sendFile sends what is held back and the file, piece by piece. A file that is
+// shorter than lr says is sent as far as it goes.
+func (c *conn) sendFile(f *fileContent, lr *io.LimitedReader) (int64, error) {
+	var total int64
+	head := c.held
+	c.holding = false
+	for lr.N > 0 {
+		if err := c.extend(); err != nil {
+			return total, err
+		}
+		want := min(piece, lr.N)
+		h, n, err := c.sendPiece(head, f.f, f.off, want)
+		head = head[h:]
+		f.off += n
+		lr.N -= n
+		total += n
+		if err != nil || n < want {
+			c.held = c.held[:copy(c.held, head)]
+			return total, err
+		}
+	}
+	c.held = c.held[:0]
+	return total, nil
+}
+
 // sendSmall writes what is held back and the file in one go. A file that is
 // shorter than lr says is sent as far as it goes.
-func (c *conn) sendSmall(f *os.File, lr *io.LimitedReader) (int64, error) {
+func (c *conn) sendSmall(f *fileContent, lr *io.LimitedReader) (int64, error) {
 	p := c.buffers.Get().(*[]byte)
 	defer c.buffers.Put(p)
 	head := copy(*p, c.held)
 	c.held, c.holding = c.held[:0], false
-	n, err := io.ReadFull(f, (*p)[head:head+int(lr.N)])
+	n, err := f.f.ReadAt((*p)[head:head+int(lr.N)], f.off)
+	f.off += int64(n)
 	lr.N -= int64(n)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	sent, werr := c.write((*p)[:head+n])

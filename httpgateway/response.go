@@ -38,16 +38,16 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	w.implicit()
 	if lr, ok := r.(*io.LimitedReader); ok {
 		if c, ok := lr.R.(*fileContent); ok {
-			if err := c.place(); err != nil {
-				return 0, err
-			}
-			lr.R = c.f
-			if w.conn != nil {
+			switch {
+			case w.conn == nil: // the server's own ReadFrom knows files alone
+				if err := c.place(); err != nil {
+					return 0, err
+				}
+				lr.R = c.f
+			default:
 				// With the header written (held back: it goes with the body),
 				// the server does not copy the first 512 bytes on its own.
-				if lr.N <= smallFile {
-					w.conn.hold()
-				}
+				w.conn.hold()
 				if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
 					return 0, err
 				}
