@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -131,6 +132,33 @@ type Job struct {
 	DiskMiB int64 `cbor:"disk,omitempty" json:"disk_mib,omitempty"`
 }
 
+// Revision is an ebuild repository at a commit, so that another machine's
+// checkout can follow. Repositories that are no git checkouts, or that somebody
+// changed, have none.
+type Revision struct {
+	Name   string `cbor:"n" json:"name"`
+	Commit string `cbor:"c" json:"commit"` // lower-case hex, 40 or 64 digits
+}
+
+var (
+	repoRE   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$`)
+	commitRE = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+)
+
+// MaxRevisions bounds the repositories of one tree.
+const MaxRevisions = 100
+
+// ValidRevisions reports whether each is well formed and they are sorted by
+// name, which becomes an argument of git and of portageq.
+func ValidRevisions(rs []Revision) bool {
+	for i, r := range rs {
+		if !repoRE.MatchString(r.Name) || !commitRE.MatchString(r.Commit) || i > 0 && rs[i-1].Name >= r.Name {
+			return false
+		}
+	}
+	return len(rs) <= MaxRevisions
+}
+
 // Note names a package that a plan leaves out, and why.
 type Note struct {
 	Atom   string `cbor:"a" json:"atom"`
@@ -140,16 +168,18 @@ type Note struct {
 // Plan is what a round wants built: jobs with their edges. Jobs stand in an
 // order in which they can be built one after another.
 type Plan struct {
-	Target  string  `cbor:"target" json:"target"`
-	Bundle  string  `cbor:"bundle,omitempty" json:"bundle,omitempty"` // CID of the configuration; "" = the drone's own
-	Base    BaseRef `cbor:"base" json:"base"`                         // what builds start from; zero = in place
-	Tree    string  `cbor:"tree,omitempty" json:"tree,omitempty"`
-	Jobs    []Job   `cbor:"jobs" json:"jobs"`
-	Want    []Key   `cbor:"want" json:"want"`                       // what was asked for, the rest is needed by it
-	Dropped []Note  `cbor:"dropped,omitempty" json:"dropped"`       // could not be resolved
-	Missing []Note  `cbor:"missing,omitempty" json:"missing"`       // does not exist
-	Header  []Pair  `cbor:"header,omitempty" json:"header"`         // the target's index header, from Portage
-	Command string  `cbor:"cmd,omitempty" json:"command,omitempty"` // what was asked, for people
+	Target string  `cbor:"target" json:"target"`
+	Bundle string  `cbor:"bundle,omitempty" json:"bundle,omitempty"` // CID of the configuration; "" = the drone's own
+	Base   BaseRef `cbor:"base" json:"base"`                         // what builds start from; zero = in place
+	Tree   string  `cbor:"tree,omitempty" json:"tree,omitempty"`
+	// Repos are the repositories of that tree whose commits are known, by name.
+	Repos   []Revision `cbor:"repos,omitempty" json:"repos,omitempty"`
+	Jobs    []Job      `cbor:"jobs" json:"jobs"`
+	Want    []Key      `cbor:"want" json:"want"`                       // what was asked for, the rest is needed by it
+	Dropped []Note     `cbor:"dropped,omitempty" json:"dropped"`       // could not be resolved
+	Missing []Note     `cbor:"missing,omitempty" json:"missing"`       // does not exist
+	Header  []Pair     `cbor:"header,omitempty" json:"header"`         // the target's index header, from Portage
+	Command string     `cbor:"cmd,omitempty" json:"command,omitempty"` // what was asked, for people
 }
 
 // Pair is a header line of a Packages index: "Name: Value".
@@ -174,6 +204,9 @@ func (p *Plan) Validate() error {
 	}
 	if !ValidTarget(p.Target) {
 		return bad("target %q", p.Target)
+	}
+	if !ValidRevisions(p.Repos) {
+		return bad("repositories")
 	}
 	if len(p.Jobs) > MaxJobs {
 		return bad("%d jobs, at most %d", len(p.Jobs), MaxJobs)

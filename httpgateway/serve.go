@@ -1,6 +1,7 @@
 package httpgateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,30 +141,22 @@ func unavailable(w http.ResponseWriter, format string, args ...any) {
 }
 
 func (g *Gateway) serveIndex(w *response, r *http.Request, ch *channel, name string) {
-	gen := ch.current.Load()
-	if gen == nil {
-		ch.mu.Lock()
-		err := ch.err
-		ch.mu.Unlock()
+	gen, f, body, err := ch.open(name)
+	if errors.Is(err, errDamaged) {
+		// Now, since Portage takes a 503 to mean that there are no packages,
+		// and compiles.
+		g.log.Warn("rendered index is gone, making it again", "target", ch.target, "err", err)
+		ch.refresh(g)
+		gen, f, body, err = ch.open(name)
+	}
+	if err != nil {
 		unavailable(w, "the release of %s cannot be served yet: %v", ch.target, err)
 		return
 	}
-	f, contentType := &gen.plain, "text/plain; charset=utf-8"
-	if name == gzipName {
-		f, contentType = &gen.gzip, "application/gzip"
-	}
-	body, err := os.Open(f.path)
-	if err != nil {
-		gen.broken.Store(true)
-		g.log.Warn("rendered index is gone, making it again", "target", ch.target, "err", err)
-		unavailable(w, "the index of %s has to be written again", ch.target)
-		return
-	}
 	defer func() { _ = body.Close() }() // read only
-	if info, err := body.Stat(); err != nil || info.Size() != f.size {
-		gen.broken.Store(true)
-		unavailable(w, "the index of %s has to be written again", ch.target)
-		return
+	contentType := "text/plain; charset=utf-8"
+	if name == gzipName {
+		contentType = "application/gzip"
 	}
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -184,6 +177,33 @@ func (g *Gateway) serveIndex(w *response, r *http.Request, ch *channel, name str
 		r.Header.Del("If-Modified-Since")
 	}
 	http.ServeContent(w, r, "", modified, &fileContent{f: body, size: f.size})
+}
+
+var errNotYet = errors.New("it is being made")
+
+// open opens an index of the generation that is shown. errDamaged means that
+// its file is not as it was written; the generation is then marked.
+func (ch *channel) open(name string) (*generation, *file, *os.File, error) {
+	gen := ch.current.Load()
+	if gen == nil {
+		ch.mu.Lock()
+		defer ch.mu.Unlock()
+		return nil, nil, nil, cmp.Or(ch.err, errNotYet)
+	}
+	f := &gen.plain
+	if name == gzipName {
+		f = &gen.gzip
+	}
+	body, err := os.Open(f.path)
+	if err != nil {
+		gen.broken.Store(true)
+		return nil, nil, nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if info, err := body.Stat(); err != nil || info.Size() != f.size {
+		gen.broken.Store(true)
+		return nil, nil, nil, errors.Join(errDamaged, err, body.Close())
+	}
+	return gen, f, body, nil
 }
 
 // tolerance is what Portage adds to the TIMESTAMP it has before it asks

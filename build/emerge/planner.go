@@ -87,6 +87,7 @@ func (p *Portage) Plan(ctx context.Context, req PlanRequest) (*build.Plan, error
 		return nil, fmt.Errorf("plan %s: read the planner's answer: %w", describe(req.Atoms), err)
 	}
 	plan.Command = command(req)
+	plan.Repos = p.revisions(ctx, doc.Env.Repos)
 	return plan, nil
 }
 

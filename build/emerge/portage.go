@@ -235,6 +235,10 @@ func (p *Portage) environment(configRoot, eprefix string) []string {
 	return append(env, p.who.env()...)
 }
 
+// Environ is the whole environment in which emerge sees this configuration, for
+// a run of one's own.
+func (p *Portage) Environ() []string { return p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix) }
+
 // reply is what every answer of the planner begins with.
 type reply struct {
 	OK     bool   `json:"ok"`

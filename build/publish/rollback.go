@@ -111,7 +111,8 @@ const glibc = "sys-libs/glibc"
 type Back struct {
 	From, To claims.Listed
 	Downs    []Down
-	Shown    release.Channel // after the fact
+	Repos    []build.Revision // of the tree that To was made of
+	Shown    release.Channel  // after the fact
 }
 
 // Rollback moves a channel to another kept release, with its tree: the head is
@@ -157,7 +158,7 @@ func (p *Publisher) Rollback(ctx context.Context, target, name string, try bool)
 	if err != nil {
 		return b, err
 	}
-	b.Downs = Downgrades(from, m)
+	b.Downs, b.Repos = Downgrades(from, m), m.Repos
 	for _, d := range b.Downs {
 		if d.CP == glibc {
 			return b, fmt.Errorf("%w: %s would go from %s to %s, and nothing built against the newer one would start", ErrRefused, glibc, d.From, orNone(d.To))

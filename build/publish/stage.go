@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -44,6 +43,7 @@ type board struct {
 	entries   []release.Entry
 	held      []Held
 	tree      string
+	repos     []build.Revision // of tree
 	header    []build.Pair
 	rounds    []string
 	seeds     map[string]bool // CIDs that may enter no release
@@ -67,7 +67,10 @@ func (p *Publisher) Stage(ctx context.Context, req Request) (*Staged, error) {
 		if s.Prev, err = LoadManifest(ctx, p.Store, p.Fetch, b.head.Release); err != nil {
 			return nil, err
 		}
-		b.tree, b.header = cmp.Or(b.tree, s.Prev.Tree), orHeader(b.header, s.Prev.Header)
+		b.header = orHeader(b.header, s.Prev.Header)
+		if b.tree == "" {
+			b.tree, b.repos = s.Prev.Tree, s.Prev.Repos
+		}
 	}
 	for _, other := range b.others {
 		m, err := LoadManifest(ctx, p.Store, p.Fetch, other)
@@ -85,7 +88,7 @@ func (p *Publisher) Stage(ctx context.Context, req Request) (*Staged, error) {
 		}
 		s.Consumers = append(s.Consumers, release.Consumer{Name: b.names[sub.Peer], Set: set})
 	}
-	opt := release.Options{Target: req.Target, Tree: b.tree, Header: b.header, Consumers: s.Consumers}
+	opt := release.Options{Target: req.Target, Tree: b.tree, Repos: b.repos, Header: b.header, Consumers: s.Consumers}
 	var entries []release.Entry
 	for _, e := range b.entries {
 		switch {
@@ -170,7 +173,10 @@ func look(r *claims.Replica, target string, now claims.Now) board {
 		if plan == nil {
 			continue
 		}
-		b.tree, b.header = cmp.Or(b.tree, plan.Tree), orHeader(b.header, plan.Header)
+		b.header = orHeader(b.header, plan.Header)
+		if b.tree == "" {
+			b.tree, b.repos = plan.Tree, plan.Repos
+		}
 		for i := range plan.Jobs {
 			for _, in := range plan.Jobs[i].Root.All() {
 				if in.Seed != "" {

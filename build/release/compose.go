@@ -14,6 +14,7 @@ import (
 type Options struct {
 	Target string
 	Tree   string
+	Repos  []build.Revision
 	Header []build.Pair // any order
 	// Base lists keys that the target's base gives: needs on them are met
 	// without an entry.
@@ -44,7 +45,7 @@ func Compose(prev *Manifest, candidates []Entry, opt Options) (Manifest, []Held,
 	c := newComposer(prev, candidates, opt)
 	for c.closeNeeds() || c.meetSlots() || c.meetConsumers() {
 	}
-	m := Manifest{Target: opt.Target, Tree: opt.Tree, Header: slices.Clone(opt.Header)}
+	m := Manifest{Target: opt.Target, Tree: opt.Tree, Repos: opt.Repos, Header: slices.Clone(opt.Header)}
 	for _, g := range c.groups {
 		if e := g.chosen(); e != nil {
 			out := e.Entry

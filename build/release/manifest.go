@@ -52,10 +52,13 @@ type Entry struct {
 
 // Manifest is a release: what a target's consumers are shown, whole.
 type Manifest struct {
-	Target  string       `cbor:"target" json:"target"`
-	Tree    string       `cbor:"tree" json:"tree"`     // digest of the tree snapshot, may be empty
-	Header  []build.Pair `cbor:"header" json:"header"` // index header as Portage wrote it, sorted by name
-	Entries []Entry      `cbor:"entries" json:"entries"`
+	Target string `cbor:"target" json:"target"`
+	Tree   string `cbor:"tree" json:"tree"` // digest of the tree snapshot, may be empty
+	// Repos are the repositories of that tree whose commits are known, by name:
+	// consumers go to them, also back.
+	Repos   []build.Revision `cbor:"repos,omitempty" json:"repos,omitempty"`
+	Header  []build.Pair     `cbor:"header" json:"header"` // index header as Portage wrote it, sorted by name
+	Entries []Entry          `cbor:"entries" json:"entries"`
 }
 
 // Meta returns the value of one metadata name, or "".
@@ -112,6 +115,9 @@ func (m *Manifest) Validate() error {
 	}
 	if len(m.Tree) > maxTree || !printable(m.Tree) {
 		return bad("tree digest %q", clip(m.Tree))
+	}
+	if !build.ValidRevisions(m.Repos) {
+		return bad("repositories")
 	}
 	if err := validatePairs(m.Header, maxHeader); err != nil {
 		return bad("header: %v", err)

@@ -66,13 +66,14 @@ var arrows = []arrow{
 
 	{"httpgateway/binhost", []string{"build", "build/release"}, "an index is a function of a release"},
 	{"httpgateway", append(slices.Clone(belowRelease), "build/release", "build/view", "httpgateway/binhost"), "serves releases and blobs from a Catalog; it must not see the board or the network"},
-	{"httpgateway/httpgatewaytest", append(slices.Clone(belowRelease), "build/release", "httpgateway", "httpgateway/binhost"), "a Catalog in memory"},
+	{"httpgateway/httpgatewaytest", append(slices.Clone(belowRelease), "build/release", "build/emerge", "build/gpkg", "httpgateway", "httpgateway/binhost"), "a Catalog in memory, and a machine with the real Portage that installs from it"},
 	{"httpgateway/ui", []string{"build", "build/view"}, "shows the one snapshot"},
 
 	{"cmd/swarm", []string{"cmd/swarm/internal/cli"}, "main hands over the arguments and the exit code"},
 	{"cmd/swarm/internal/cli", []string{"build", "build/guest/...", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
 		"flags in, answers out: names and errors of others, no part of the composition"},
 	{"cmd/swarm/internal/control", []string{"build", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
+	{"cmd/swarm/internal/update", []string{"build", "build/release"}, "drives the emerge of a machine that installs; it needs no daemon"},
 	{"cmd/swarm/internal/render", []string{"build", "build/view"}, "prints"},
 	{"cmd/swarm/internal/watch", []string{"build", "build/view"}, "looks at the one snapshot again and again, and keeps what happened"},
 	{"cmd/swarm/internal/machine", nil, "measures this machine"},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
 
 func portageCmd(e *env) *cli.Command {
@@ -25,6 +28,8 @@ func portageCmd(e *env) *cli.Command {
 		stringFlag("target", "default", "`NAME` of the target whose packages this machine installs"),
 		listFlag("gateway", "`HOST:PORT` of the binhost; the first one counts", "127.0.0.1:8090"),
 		&cli.BoolFlag{Name: "allow-other", Usage: "leave other binary package hosts active: packages may then come from them"},
+		&cli.BoolFlag{Name: "publish", Value: true, Usage: "tell the swarm what is installed here (--publish=false refuses): names, versions, USE flags, dependencies, world"},
+		socketFlag(),
 		&cli.BoolFlag{Name: "undo", Usage: "take away what setup wrote"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "say what would be written, and write nothing"},
 	}
@@ -37,7 +42,7 @@ func portageCmd(e *env) *cli.Command {
 				if _, err := positional(c, 0, 0, ""); err != nil {
 					return err
 				}
-				s := portageSetup{etc: filepath.Join(c.String("root"), "etc/portage"), target: c.String("target"), dry: c.Bool("dry-run"), env: e}
+				s := portageSetup{ctx: c.Context, root: c.String("root"), client: control.NewClient(c.String("socket")), publish: c.Bool("publish"), etc: filepath.Join(c.String("root"), "etc/portage"), target: c.String("target"), dry: c.Bool("dry-run"), env: e}
 				if !build.ValidTarget(s.target) {
 					return usage("for example: swarm portage setup --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", s.target)
 				}
@@ -77,6 +82,10 @@ func reachable(gateways []string) (string, error) {
 // binrepos.conf, and FEATURES=getbinpkg between two marks in make.conf. What
 // undo needs to restore every byte stands in the marks.
 type portageSetup struct {
+	ctx     context.Context // of the command
+	client  *control.Client
+	root    string
+	publish bool
 	etc     string // .../etc/portage
 	target  string
 	gateway string
@@ -87,6 +96,10 @@ type portageSetup struct {
 const (
 	markBegin = "# begin: written by swarm portage setup; swarm portage setup --undo removes it"
 	markEnd   = "# end: swarm portage setup"
+	// notPublished stands in our section where somebody refused; swarm update
+	// keeps to it.
+	notPublished = "# What is installed here is not published (--publish=false)."
+
 	// Said at the end of the first mark: what was not there before.
 	madeFile    = " (and this file)"
 	madeNewline = " (and the line break before it)"
@@ -112,6 +125,9 @@ func (s *portageSetup) section(newDir bool) string {
 	head := ownHeader + "\n"
 	if newDir {
 		head += madeDir + "\n"
+	}
+	if !s.publish {
+		head += notPublished + "\n"
 	}
 	return head + fmt.Sprintf(`[swarm]
 # The daemon that fetches what it does not have from the peers, and verifies
@@ -162,8 +178,30 @@ func (s *portageSetup) do(allowOther bool) error {
 	}
 	if !s.dry {
 		s.explain(conf)
+		s.subscribe()
+		s.env.out.Printf("next: swarm update\n")
 	}
 	return nil
+}
+
+// subscribe publishes what is installed, or says how to do it later.
+func (s *portageSetup) subscribe() {
+	o := s.env.out
+	if !s.publish {
+		if err := s.client.Unsubscribe(s.ctx, s.target); err != nil {
+			s.env.note("swarm: what was published of this machine before is still there: %v", render.Clean(err.Error()))
+		}
+		o.Printf("nothing about what is installed here is published: a release may leave this machine\nto compile something.\n")
+		return
+	}
+	const what = "names, versions, USE flags and dependencies of\nwhat is installed here, and the world file; peers of this swarm can read it, and no\nrelease then leaves this machine to compile. To refuse: swarm portage setup --publish=false\n"
+	n, err := publishInstalled(s.ctx, s.client, s.root, s.target)
+	if err != nil {
+		o.Printf("swarm update publishes to the swarm: " + what)
+		s.env.note("swarm: not published yet: %s", render.Clean(err.Error()))
+		return
+	}
+	o.Printf("published to the swarm, for %d packages: "+what, n)
 }
 
 // withFeatures is make.conf with our lines at its end: the last word on
@@ -190,7 +228,6 @@ func (s *portageSetup) explain(conf string) {
 	o.Printf("emerge now asks http://%s/%s/stable before it compiles.\n", s.gateway, s.target)
 	o.Printf("verify-signature is false for this one host: its packages carry no OpenPGP\nsignature; the daemon has verified them against the swarm's own records.\n")
 	o.Printf("to undo: swarm portage setup --undo\n")
-	o.Printf("next: emerge --ask --update --deep --newuse --binpkg-respect-use=y --binpkg-changed-deps=y @world\n")
 }
 
 // write puts a file in place whole, with the owner and the mode that it had, or
@@ -307,6 +344,12 @@ func (s *portageSetup) undo() error {
 	}
 	if !done {
 		s.env.out.Printf("nothing of swarm portage setup is in %s\n", s.etc)
+		return nil
+	}
+	if !s.dry {
+		if err := s.client.Unsubscribe(s.ctx, s.target); err != nil {
+			s.env.note("swarm: what was published of this machine stays with the swarm until its daemon runs: swarm portage setup --undo takes it back then")
+		}
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // releaseCmds are the commands that make releases and look at them.
 func releaseCmds(e *env) []*cli.Command {
-	return []*cli.Command{finalizeCmd(e), rollbackCmd(e), releasesCmd(e), diffCmd(e)}
+	return []*cli.Command{finalizeCmd(e), rollbackCmd(e), releasesCmd(e), diffCmd(e), updateCmd(e)}
 }
 
 func targetFlag() cli.Flag {
@@ -175,7 +175,10 @@ func showRollback(o render.Out, r control.RollbackReply) {
 		}
 		t.Flush()
 	}
-	if r.Tree == "" {
+	for _, x := range r.Repos {
+		o.Printf("tree: %s at %.12s, which swarm update goes to\n", x.Name, x.Commit)
+	}
+	if len(r.Repos) == 0 {
 		o.Printf("no tree is recorded with it: where the tree is newer, emerge does not go down by itself\n")
 	}
 	if r.Done {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/release"
 )
 
@@ -42,6 +43,7 @@ type ReleasesReply struct {
 	Target     string           `json:"target"`
 	Head       *release.Channel `json:"head"` // null before the first release
 	RolledBack bool             `json:"rolled_back"`
+	Repos      []build.Revision `json:"repos"` // of the tree that the shown release was made of, as far as known
 	Releases   []Release        `json:"releases"`
 	Consumers  []Consumer       `json:"consumers"`
 }
@@ -109,14 +111,14 @@ type Down struct {
 
 // RollbackReply says what a rollback did, or would do.
 type RollbackReply struct {
-	Schema  int    `json:"schema"`
-	Target  string `json:"target"`
-	Done    bool   `json:"done"`
-	From    uint64 `json:"from"` // numbers of releases
-	To      uint64 `json:"to"`
-	Release string `json:"cid"`
-	Tree    string `json:"tree"` // that the release was made of; "" when none is known
-	Downs   []Down `json:"downgrades"`
+	Schema  int              `json:"schema"`
+	Target  string           `json:"target"`
+	Done    bool             `json:"done"`
+	From    uint64           `json:"from"` // numbers of releases
+	To      uint64           `json:"to"`
+	Release string           `json:"cid"`
+	Repos   []build.Revision `json:"repos"` // of the tree that the release was made of, as far as known
+	Downs   []Down           `json:"downgrades"`
 }
 
 // MarkRequest pins a release, or lets it go.

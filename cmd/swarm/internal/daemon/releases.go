@@ -17,7 +17,7 @@ import (
 
 // Releases lists what the board knows of a target's releases.
 func (d *Daemon) Releases(ctx context.Context, target string) (control.ReleasesReply, error) {
-	reply := control.ReleasesReply{Schema: view.Schema, Target: target, Releases: []control.Release{}, Consumers: []control.Consumer{}}
+	reply := control.ReleasesReply{Schema: view.Schema, Target: target, Releases: []control.Release{}, Consumers: []control.Consumer{}, Repos: []build.Revision{}}
 	var refused error
 	err := d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
 		if refused = knownTarget(r, target); refused != nil {
@@ -35,7 +35,15 @@ func (d *Daemon) Releases(ctx context.Context, target string) (control.ReleasesR
 		}
 		return nil
 	})
-	return reply, errors.Join(err, refused)
+	if err = errors.Join(err, refused); err != nil || reply.Head == nil {
+		return reply, err
+	}
+	m, err := publish.LoadManifest(ctx, d.Store, d.Requester.Fetch, reply.Head.Release)
+	if err != nil {
+		return reply, releaseError(err)
+	}
+	reply.Repos = append(reply.Repos, m.Repos...)
+	return reply, nil
 }
 
 func line(r *claims.Replica, l claims.Listed, head *release.Channel, back claims.Listed, contested []claims.Listed) control.Release {
@@ -181,7 +189,7 @@ func (d *Daemon) Rollback(ctx context.Context, req control.RollbackRequest) (con
 	if err != nil {
 		return control.RollbackReply{}, releaseError(err)
 	}
-	reply := control.RollbackReply{Schema: view.Schema, Target: req.Target, Done: !req.Try, From: b.From.Number, To: b.To.Number, Release: b.To.Release, Tree: b.To.Tree, Downs: []control.Down{}}
+	reply := control.RollbackReply{Schema: view.Schema, Target: req.Target, Done: !req.Try, From: b.From.Number, To: b.To.Number, Release: b.To.Release, Repos: append([]build.Revision{}, b.Repos...), Downs: []control.Down{}}
 	for _, x := range b.Downs {
 		reply.Downs = append(reply.Downs, control.Down{Package: x.CP, Slot: x.Slot, From: x.From, To: x.To})
 	}
@@ -232,7 +240,7 @@ func (d *Daemon) Diff(ctx context.Context, target, from, to string) (control.Dif
 	}
 	reply.To, reply.Changes = name, changes(release.Diff(a, b))
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-		reply.Failing = failing(r, target, since*1000, until*1000, now)
+		reply.Failing = failing(r, target, since, until, now)
 		return nil
 	})
 	return reply, err
@@ -260,7 +268,7 @@ func (d *Daemon) manifest(ctx context.Context, target, name string, all []claims
 }
 
 // failing lists the packages of a target that failed in a span of time, in
-// milliseconds, and were not built since.
+// seconds since 1970, and were not built since.
 func failing(r *claims.Replica, target string, since, until int64, now claims.Now) []control.Held {
 	out := []control.Held{}
 	seen := map[build.Key]bool{}
@@ -275,7 +283,7 @@ func failing(r *claims.Replica, target string, since, until int64, now claims.No
 			seen[info.Job.Key] = true
 			rs := r.Results(info.Job.Key)
 			i := slices.IndexFunc(rs, func(o claims.Result) bool {
-				return o.Class == build.BadPackage && o.Stamp.Millis() > since && o.Stamp.Millis() <= until
+				return o.Class == build.BadPackage && o.Stamp.Millis()/1000 > since && o.Stamp.Millis()/1000 <= until
 			})
 			if i >= 0 {
 				out = append(out, control.Held{CPV: info.Job.CPV.String(), USE: append([]string{}, info.Job.USE...), Reason: build.OneLine(rs[i].Reason, 200)})
