@@ -394,6 +394,9 @@ func (d *drone) stop(k build.Key, reason string) {
 // stopAll ends every build because the daemon stops.
 func (d *drone) stopAll() {
 	for _, k := range slices.Sorted(maps.Keys(d.running)) {
+		if d.running[k] == nil {
+			return // it crashed on the way
+		}
 		d.n.w.waste(d, d.running[k])
 		delete(d.running, k)
 		d.n.step(claims.GiveBack{Key: k, Reason: "the daemon stops"})

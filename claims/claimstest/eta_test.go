@@ -180,3 +180,15 @@ func reportETA(b *testing.B, looks []look) {
 	b.ReportMetric(float64(len(looks)), "forecasts")
 	b.ReportMetric(0, "ns/op")
 }
+
+// Ten giants rule a set of 200, so that its end is less sure than that of the
+// larger sets of the benchmark.
+func TestTheRangeOfARoundsEndMostlyHoldsIt(t *testing.T) {
+	looks, err := watchETAs(known[3], 4, 200, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holds, width := etaFigures(looks); holds < 0.7 || width > 0.6 {
+		t.Errorf("of %d ranges %.0f %% hold the truth, and half are wider than %.0f %% of what is left", len(looks), 100*holds, 100*width)
+	}
+}

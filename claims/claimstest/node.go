@@ -100,7 +100,11 @@ func (n *Node) Leave() {
 	if !n.Up() {
 		return
 	}
+	life := n.life
 	n.drone.stopAll()
+	if n.life != life {
+		return // it crashed on the way
+	}
 	n.step(claims.Leave{})
 	n.Crash("left")
 }
