@@ -65,3 +65,46 @@ func TestADeathInQuietTimesIsNoticedWhenWorkAppears(t *testing.T) {
 		t.Error("a dead peer counts as live long after work appeared")
 	}
 }
+
+// Right after two peers have met, neither may be on the other's gossip yet.
+func TestAChangedBeatReachesNeighboursWithoutGossip(t *testing.T) {
+	now := Now{Wall: testWall, Boot: 1000}
+	a, b := synced(1, now), synced(2, now)
+	tell := func(effects []Effect) (told int) {
+		for _, e := range effects {
+			s, ok := e.(Send)
+			if !ok || s.Peer != b.self {
+				continue
+			}
+			for _, raw := range s.Msg.Records {
+				o, err := wire.Open(raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if o.Type() == TypeBeat {
+					told++
+				}
+				b.Step(now, Received{a.self, []wire.Opened{o}})
+			}
+		}
+		return told
+	}
+	tell(a.Step(now, Connected{b.self}))
+	now.Boot, now.Wall = now.Boot+1000, now.Wall+1000
+	if n := tell(a.Step(now, Report{Beat{Nick: "a", Slots: 1, Accepting: false, Why: "somebody is at the keyboard"}})); n != 1 {
+		t.Errorf("a changed Beat is told %d times", n)
+	}
+	if got := b.peers[a.self].beat.Why; got != "somebody is at the keyboard" {
+		t.Errorf("the neighbour believes %q", got)
+	}
+	now.Boot, now.Wall = now.Boot+IdleBeatMillis, now.Wall+IdleBeatMillis
+	a.sync.next = now.Boot + syncEvery
+	if n := tell(a.Step(now, Tick{})); n != 0 {
+		t.Error("a Beat that says nothing new is sent to each neighbour")
+	}
+	// What was lost all the same comes with the next comparison.
+	a.sync.next = 0
+	if n := tell(a.Step(now, Tick{})); n != 1 {
+		t.Errorf("a comparison brings %d Beats", n)
+	}
+}

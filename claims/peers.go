@@ -3,6 +3,7 @@ package claims
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/build-swarm/swarm/build"
@@ -247,8 +248,12 @@ func (r *Replica) beat(now Now) {
 		me = r.meet(r.self)
 	}
 	if beatChanged(me.beat, b) {
-		// Gossip may lose it, and an idle peer would be misread for a minute.
+		// Gossip may lose it, and an idle peer would be misread for a minute: so
+		// neighbours are told straight, and all others a second time.
 		r.nextBeat = now.Boot + min(b.PeriodMS, WorkPeriod(len(r.peers)))
+		for _, id := range slices.Sorted(maps.Keys(r.connected)) {
+			r.sendRecords(id, []wire.Opened{o}, false)
+		}
 	}
 	r.setBeat(me, b, o, now)
 	r.emit(Publish{o})

@@ -166,7 +166,11 @@ func (r *Replica) startSync(now Now, peer string) {
 	if len(s.queue) > 0 {
 		s.next = now.Boot + syncOnBeat
 	}
-	r.emit(Send{peer, SyncMessage{Sums: slices.Clone(r.board.sums[:])}})
+	m := SyncMessage{Sums: slices.Clone(r.board.sums[:])}
+	if me := r.peers[r.self]; me != nil && !me.rec.IsZero() {
+		m.Records = [][]byte{me.rec.Raw()} // its newest Beat, which gossip may have lost
+	}
+	r.emit(Send{peer, m})
 }
 
 // onConnect compares at once and passes on the newest Beats.
