@@ -160,8 +160,12 @@ func (r *Replica) reindex() {
 	old := r.idx
 	r.idx = newIndex()
 	r.idx.dropped = old.dropped
+	clear(r.endings)
 	for _, e := range r.board.all() {
 		r.idx.add(e)
+		if out, ok := e.body.(outcomeBody); ok {
+			r.noteEnded(e.rec.Author(), out.Outcome, hlc.Time(e.rec.Stamp()))
+		}
 	}
 	for id, rs := range old.rounds {
 		r.idx.loadPlan(id, rs.plan)

@@ -208,6 +208,7 @@ type Replica struct {
 	own   map[build.Key]*own
 	// compiling counts, for each job, the newest Beats that say so.
 	compiling map[build.Key]int
+	endings   map[string][]ended // by drone, in the order of their stamps
 
 	report   Beat
 	nextBeat int64
@@ -246,7 +247,7 @@ func NewReplica(cfg Config, journal []wire.Opened, now Now) *Replica {
 	r := &Replica{
 		cfg: cfg, self: wire.PeerID(cfg.Key.Public().(ed25519.PublicKey)),
 		board: newBoard(), idx: newIndex(),
-		peers: map[string]*peerState{}, own: map[build.Key]*own{}, compiling: map[build.Key]int{},
+		peers: map[string]*peerState{}, own: map[build.Key]*own{}, compiling: map[build.Key]int{}, endings: map[string][]ended{},
 		connected: map[string]bool{}, sync: syncState{answered: map[string]int64{}}, started: now.Boot,
 	}
 	for _, o := range journal {
@@ -415,6 +416,9 @@ func (r *Replica) mergeQuietly(o wire.Opened, body Body, now Now) bool {
 		return false
 	}
 	r.idx.add(e)
+	if out, ok := body.(outcomeBody); ok {
+		r.noteEnded(o.Author(), out.Outcome, hlc.Time(o.Stamp()))
+	}
 	if out, ok := body.(outcomeBody); ok && out.Class == build.Good {
 		if ks := r.idx.state(out.Key); ks.claim != nil && ks.claim.body.(Claim).Epoch <= out.Epoch {
 			key := ClaimKey(out.Key)

@@ -65,6 +65,18 @@ func (l *Logs) create(k build.Key) (*logFile, error) {
 	return lf, nil
 }
 
+// size is how much the build has written, here or in a process of its own; what
+// came after MaxLog counts only if it was written here.
+func (l *logFile) size() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.n
+	if st, err := os.Stat(l.path); err == nil {
+		n = max(n, st.Size())
+	}
+	return n + l.over
+}
+
 func (l *Logs) remove(k build.Key) {
 	l.mu.Lock()
 	lf := l.open[k]

@@ -19,7 +19,7 @@ var errReturned = errors.New("given back")
 // rather than the daemon.
 func Stopped(ctx context.Context) bool {
 	cause := context.Cause(ctx)
-	return errors.Is(cause, errStopped) || errors.Is(cause, errReturned)
+	return errors.Is(cause, errStopped) || errors.Is(cause, errReturned) || errors.Is(cause, errStuck)
 }
 
 // Builds lists what runs here, with how soon a free drone would have each from

@@ -39,8 +39,10 @@ type run struct {
 	job    build.Job
 	target string
 	work   int64 // estimate, core-milliseconds
-	cancel context.CancelCauseFunc
-	began  time.Time
+	// measured says that work comes from builds of the package.
+	measured bool
+	cancel   context.CancelCauseFunc
+	began    time.Time
 
 	wonOnce sync.Once
 	won     chan struct{}
@@ -104,7 +106,6 @@ func (r *run) build(ctx context.Context) {
 	if out.Class != build.Good {
 		w.cfg.Log.Warn("build failed", "package", r.job.CPV.String(), "class", string(out.Class), "reason", out.Reason)
 	}
-	w.count(out.Class)
 	ctx, cancel := grace(ctx)
 	defer cancel()
 	r.finish(ctx, out)
@@ -138,14 +139,21 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	out.Started = uint64(hlc.New(started.UnixMilli()))
 	req.Log, req.LogPath = log, log.path
 	req.Phase = func(p string) { r.enter(build.OneLine(p, 24), true) }
+	bctx, unwatch := r.watchStuck(ctx, log)
 	var res Result
 	if r.resumed == nil {
-		res, err = builder.Build(ctx, req)
+		res, err = builder.Build(bctx, req)
 	} else if again, ok := builder.(Resumer); ok {
-		res, err = again.Resume(ctx, req)
+		res, err = again.Resume(bctx, req)
 	} else {
 		err = fmt.Errorf("builds of %s do not outlive the daemon", r.job.Builder)
 	}
+	if err != nil && ctx.Err() == nil {
+		if stuck := stuckFailure(bctx); stuck != nil {
+			err = stuck
+		}
+	}
+	unwatch()
 	if errors.Is(err, ErrDetached) {
 		return errors.Join(err, log.Close())
 	}

@@ -28,10 +28,7 @@ const (
 	replanEvery   = 5 * time.Second // +-20 %
 	debounce      = 20 * time.Millisecond
 	progressEvery = 2 * time.Second
-	breakerAfter  = 3                // failures in a row
-	breakerFirst  = time.Minute      // doubles
-	breakerMost   = 30 * time.Minute //
-	declineFirst  = 2 * time.Minute  // doubles with every failure of the machine's
+	declineFirst  = 2 * time.Minute // doubles with every failure of the machine's
 	declineMost   = 2 * time.Hour
 	declineRoom   = time.Minute // for want of memory or disk
 )
@@ -71,8 +68,7 @@ type Worker struct {
 
 	mu       sync.Mutex
 	running  map[build.Key]*run
-	failures int // in a row
-	pauseTil time.Time
+	trial    string // why this drone takes nothing, or a small job alone (claims.Trial)
 	why      string
 	draining bool
 	wake     chan struct{}
@@ -120,17 +116,16 @@ func clean(cfg *Config) error {
 func (w *Worker) Logs() *Logs { return w.logs }
 
 // Accepting says whether this drone takes jobs now, and why not.
-func (w *Worker) Accepting(now time.Time) (bool, string) {
+func (w *Worker) Accepting() (bool, string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now.Before(w.pauseTil) {
-		return false, fmt.Sprintf("%d builds in a row failed here; tries again in %s", w.failures, w.pauseTil.Sub(now).Round(time.Second))
-	}
 	if w.draining {
 		return false, "this peer stops when its builds have ended"
 	}
-	if w.why != "" {
-		return false, w.why
+	for _, why := range []string{w.why, w.trial} {
+		if why != "" {
+			return false, why
+		}
 	}
 	return true, ""
 }
@@ -144,6 +139,13 @@ func (w *Worker) SetHeld(why string) {
 	if changed {
 		w.poke()
 	}
+}
+
+// held reports whether this drone is made to take no jobs, or stops.
+func (w *Worker) held() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.why != "" || w.draining
 }
 
 // Running is how many builds are under way.
@@ -178,6 +180,7 @@ func (w *Worker) schedule(ctx context.Context, g *errgroup.Group) error {
 	changed := w.cfg.Board.Changed()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	soon := false // a change waits for the others that come with it
 	for {
 		select {
 		case <-ctx.Done():
@@ -186,11 +189,15 @@ func (w *Worker) schedule(ctx context.Context, g *errgroup.Group) error {
 			w.obey(w.cfg.Board.TakeOrders())
 			continue
 		case <-changed:
-			timer.Reset(debounce)
+			if !soon { // or changes without end would put the plan off for ever
+				soon = true
+				timer.Reset(debounce)
+			}
 			continue
 		case <-w.wake:
 		case <-timer.C:
 		}
+		soon = false
 		if err := w.replan(ctx, g); err != nil {
 			return w.ended(ctx, err)
 		}
@@ -209,13 +216,14 @@ func (w *Worker) ended(ctx context.Context, err error) error {
 // replan claims jobs for the free slots, one after another.
 func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 	for range w.cfg.Slots {
-		if ok, _ := w.Accepting(time.Now()); !ok || w.Running() >= w.cfg.Slots {
+		if w.held() || w.Running() >= w.cfg.Slots {
 			return nil
 		}
 		var job *build.Job
 		var target string
 		var work int64
 		var need guest.Need
+		var measured bool
 		err := w.cfg.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 			k, ok := w.choose(r, now)
 			if !ok {
@@ -232,6 +240,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 				return []claims.Event{claims.Post{Body: claims.Decline{Key: k, Peer: w.cfg.Self, Until: hlc.New(until), Reason: build.OneLine(err.Error(), 200)}}}
 			}
 			job, target, work = &j, r.TargetOf(k), r.Work(&j)
+			measured = r.Estimate(&j).Measured
 			return []claims.Event{claims.Take{Key: k}}
 		})
 		if err != nil || job == nil {
@@ -246,7 +255,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		if held {
-			w.start(ctx, g, *job, target, work, need)
+			w.launch(ctx, g, &run{w: w, job: *job, target: target, work: work, need: need, measured: measured, began: time.Now()})
 		}
 	}
 	return nil
@@ -279,12 +288,57 @@ func (w *Worker) choose(r *claims.Replica, now claims.Now) (build.Key, bool) {
 			return r.FailedOn(k, peer) || w.memory.Passed(k, peer)
 		},
 	}
+	if held := w.tried(r.Trial(w.cfg.Self, now), now); held {
+		return w.smallest(r, &v, now)
+	}
 	k, ok, all := w.scheduler.Next(&v, w.cfg.Self)
 	w.memory.Note(all, w.peers, now.Boot)
 	w.mu.Lock()
 	_, busy := w.running[k]
 	w.mu.Unlock()
 	return k, ok && !busy
+}
+
+// tried notes how this drone stands with its failures, and reports whether it is
+// held because of them.
+func (w *Worker) tried(t claims.Trial, now claims.Now) bool {
+	why := ""
+	switch {
+	case t.Held() && t.WaitMS > 0:
+		// A time and no duration: what others are told stays the same meanwhile.
+		at := time.UnixMilli(now.Wall + t.WaitMS).UTC().Add(30 * time.Second).Format("15:04 MST")
+		why = fmt.Sprintf("%d builds in a row failed here; tries a small one at %s", t.Failures, at)
+	case t.Held():
+		why = fmt.Sprintf("%d builds in a row failed here; builds a small one to see whether it can again", t.Failures)
+	}
+	w.mu.Lock()
+	w.trial = why
+	w.mu.Unlock()
+	return t.Held()
+}
+
+// smallest is the job by which a drone that failed comes back: the least of those
+// that fit it, one at a time. The plan gives it none, since it says that it takes
+// nothing; if another claims the same, the board decides.
+func (w *Worker) smallest(r *claims.Replica, v *plan.View, now claims.Now) (build.Key, bool) {
+	if t := r.Trial(w.cfg.Self, now); t.WaitMS > 0 || w.Running() > 0 {
+		return "", false
+	}
+	me := slices.IndexFunc(v.Peers, func(p claims.Peer) bool { return p.Self })
+	var best *claims.Candidate
+	for i := range v.Ready {
+		c := &v.Ready[i]
+		if me < 0 || v.Excluded(c.Job.Key, w.cfg.Self) || best != nil && c.Work >= best.Work {
+			continue
+		}
+		if fits, _ := claims.Fits(&v.Peers[me].Beat, c.Job, c.MemoryMiB); fits {
+			best = c
+		}
+	}
+	if best == nil {
+		return "", false
+	}
+	return best.Job.Key, true
 }
 
 // obey passes the board's orders on to the builds they are about.
@@ -304,17 +358,12 @@ func (w *Worker) obey(orders []agent.Order) {
 	}
 }
 
-// start runs one build on a goroutine of its own.
-func (w *Worker) start(ctx context.Context, g *errgroup.Group, job build.Job, target string, work int64, need guest.Need) {
-	w.launch(ctx, g, &run{w: w, job: job, target: target, work: work, need: need, began: time.Now()})
-}
-
 // resume goes on with a build of an earlier process.
 func (w *Worker) resume(ctx context.Context, g *errgroup.Group, s *Survivor) {
 	r := &run{w: w, job: s.Request.Job, target: s.Request.Target, began: s.Began, compiling: s.Began, resumed: s}
 	held := false
 	err := w.cfg.Board.Do(ctx, func(rep *claims.Replica, _ claims.Now) []claims.Event {
-		r.work = rep.Work(&r.job)
+		r.work, r.measured = rep.Work(&r.job), rep.Estimate(&r.job).Measured
 		held = slices.ContainsFunc(rep.Held(), func(b claims.BeatJob) bool { return b.Key == r.job.Key })
 		return nil
 	})
@@ -328,6 +377,7 @@ func (w *Worker) resume(ctx context.Context, g *errgroup.Group, s *Survivor) {
 	}
 }
 
+// launch runs one build on a goroutine of its own.
 func (w *Worker) launch(ctx context.Context, g *errgroup.Group, r *run) {
 	job := &r.job
 	bctx, cancel := context.WithCancelCause(ctx)
@@ -344,21 +394,4 @@ func (w *Worker) launch(ctx context.Context, g *errgroup.Group, r *run) {
 		w.poke()
 		return nil
 	})
-}
-
-// count keeps the breaker: a drone that fails what it touches pauses, for
-// longer each time, instead of failing the whole queue.
-func (w *Worker) count(c build.Class) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch c {
-	case build.Good:
-		w.failures = 0
-	case build.Cancelled:
-	default:
-		w.failures++
-		if over := w.failures - breakerAfter; over >= 0 {
-			w.pauseTil = time.Now().Add(min(breakerMost, breakerFirst<<min(over, 10)))
-		}
-	}
 }

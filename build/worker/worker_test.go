@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -197,10 +198,19 @@ func TestABrokenDronePausesInsteadOfFailingTheWholeQueue(t *testing.T) {
 		return Result{}, &build.Failure{Class: build.BadMachine, Reason: "no compiler"}
 	}))
 	x.Ask(jobs...)
-	x.await("the drone has paused itself", func([]claims.JobInfo) bool {
-		ok, why := x.worker.Accepting(time.Now())
-		return !ok && strings.Contains(why, "failed here")
-	})
+	x.Until("the drone is held", func(r *claims.Replica, now claims.Now) bool { return r.Trial(x.Self, now).Held() })
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); ; {
+		if ok, why := x.worker.Accepting(); !ok && strings.Contains(why, "3 builds in a row failed here; tries a small one at") {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("it does not say that it is held")
+		}
+	}
 	n := 0
 	x.Do(func(r *claims.Replica, _ claims.Now) []claims.Event {
 		for _, j := range jobs {
@@ -208,9 +218,52 @@ func TestABrokenDronePausesInsteadOfFailingTheWholeQueue(t *testing.T) {
 		}
 		return nil
 	})
-	if n != breakerAfter {
-		t.Errorf("%d builds failed before it paused, want %d", n, breakerAfter)
+	if n != claims.TrialAfter {
+		t.Errorf("%d builds failed before it paused, want %d", n, claims.TrialAfter)
 	}
+}
+
+func TestADroneThatFailedComesBackByASmallJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var jobs []build.Job
+		for i, work := range []int64{500, 400, 300, 10, 200} {
+			j := agenttest.Job(t, "p"+string(rune('a'+i)))
+			j.CoreMillis = work * 1000
+			jobs = append(jobs, j)
+		}
+		var mu sync.Mutex
+		var built []string
+		broken := true
+		x := newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			built = append(built, req.Job.CPV.Name)
+			if broken {
+				return Result{}, &build.Failure{Class: build.BadMachine, Reason: "no compiler"}
+			}
+			return pack(t, req, nil), nil
+		}))
+		x.Ask(jobs...)
+		time.Sleep(30 * time.Second) // of the bubble
+		synctest.Wait()
+		mu.Lock()
+		if got := strings.Join(built, " "); got != "pa pb pc" {
+			t.Errorf("in half a minute it failed %s, want the longest three and then nothing", got)
+		}
+		broken = false // somebody installs a compiler
+		mu.Unlock()
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		mu.Lock()
+		if len(built) < 4 || built[3] != "pd" {
+			t.Errorf("it comes back by %v, want the smallest job", built)
+		}
+		mu.Unlock()
+		if ok, why := x.worker.Accepting(); !ok {
+			t.Errorf("after a success it is still held: %s", why)
+		}
+		x.stop()
+	})
 }
 
 func TestABuildThatEndsWhileTheDaemonStopsIsKept(t *testing.T) {

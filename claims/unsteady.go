@@ -1,0 +1,100 @@
+package claims
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims/hlc"
+)
+
+// A drone that fails what it touches would fail the whole queue, and quickly (a
+// "black hole"): a broken compiler ends each build in seconds. So after some
+// failures in a row a drone holds back, for longer each time, and comes back by
+// one small job. That is derived from the outcomes, so that every peer knows of
+// it and a restart forgets nothing.
+const (
+	TrialAfter  = 3         // failures in a row
+	trialFirst  = 60_000    // milliseconds of the first pause; doubles
+	trialMost   = 1_800_000 // of the longest
+	trialLooked = 64        // outcomes that are looked at
+)
+
+// ended is one outcome of a drone.
+type ended struct {
+	key     build.Key
+	class   build.Class
+	started hlc.Time
+	stamp   hlc.Time
+}
+
+// noteEnded keeps a drone's outcomes in the order in which they were written.
+func (r *Replica) noteEnded(author string, o build.Outcome, stamp hlc.Time) {
+	list := r.endings[author]
+	e := ended{o.Key, o.Class, hlc.Time(o.Started), stamp}
+	at, _ := slices.BinarySearchFunc(list, e, func(a, b ended) int { return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.key, b.key)) })
+	r.endings[author] = slices.Insert(list, at, e)
+}
+
+// Trial says how a drone stands that fails others' successes.
+type Trial struct {
+	Failures int   // in a row, of those that count against the drone
+	WaitMS   int64 // until it may take a small job; 0 = now
+}
+
+// Held reports whether the drone takes nothing but a small job when it may.
+func (t Trial) Held() bool { return t.Failures >= TrialAfter }
+
+// Trial counts a drone's newest failures up to its last success. What failed on
+// another drone, too, and was built by none is the package's fault; so is what
+// fails where no other drone could try. A person who unblocks everything forgives
+// the drones as well.
+func (r *Replica) Trial(peer string, now Now) Trial {
+	var t Trial
+	var last hlc.Time
+	var forgiven hlc.Time
+	if d, on := r.idx.order(VerbUnblock, ScopeAll); on {
+		forgiven = d.stamp
+	}
+	list := r.endings[peer]
+	for i := len(list) - 1; i >= max(0, len(list)-trialLooked); i-- {
+		e := list[i]
+		if e.class == build.Good || e.stamp < forgiven {
+			break
+		}
+		if e.class == build.Cancelled || e.class == build.BadPackage && r.packagesFault(peer, e.key, now) {
+			continue
+		}
+		t.Failures++
+		last = max(last, e.stamp)
+	}
+	if !t.Held() {
+		return t
+	}
+	pause := min(int64(trialMost), trialFirst<<min(t.Failures-TrialAfter, 10))
+	t.WaitMS = min(pause, max(0, last.Millis()+pause-now.Wall))
+	return t
+}
+
+// packagesFault reports whether a failure is the package's by all that is known.
+func (r *Replica) packagesFault(peer string, k build.Key, now Now) bool {
+	others := false
+	for _, o := range r.idx.results[k] {
+		switch {
+		case o.Peer == peer:
+		case o.Class == build.Good:
+			return false
+		case o.Class == build.BadPackage:
+			others = true
+		}
+	}
+	if others {
+		return true
+	}
+	for id, p := range r.peers {
+		if id != peer && p.beat.Slots > 0 && r.live(id, now) {
+			return false // it may yet succeed
+		}
+	}
+	return true
+}
