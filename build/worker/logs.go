@@ -67,14 +67,14 @@ func (l *Logs) create(k build.Key) (*logFile, error) {
 
 // size is how much the build has written, here or in a process of its own; what
 // came after MaxLog counts only if it was written here.
-func (l *logFile) size() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.n
-	if st, err := os.Stat(l.path); err == nil {
+func (lf *logFile) size() int64 {
+	lf.mu.Lock()
+	defer lf.mu.Unlock()
+	n := lf.n
+	if st, err := os.Stat(lf.path); err == nil {
 		n = max(n, st.Size())
 	}
-	return n + l.over
+	return n + lf.over
 }
 
 func (l *Logs) remove(k build.Key) {
