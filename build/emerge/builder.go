@@ -237,7 +237,7 @@ func (t *task) compare(ctx context.Context) error {
 			return machine("this machine's ebuild repositories differ from those the job was planned on")
 		}
 	}
-	got, err := preimage(t.facts, t.env, t.b.p.prefixFacet(), t.b.p.files())
+	got, err := preimage(t.facts, t.env, policy{t.b.p.prefixFacet(), isStrict(j.Preimage)}, t.b.p.files())
 	if err != nil {
 		return machine("%v", err)
 	}

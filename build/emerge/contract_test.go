@@ -71,6 +71,14 @@ func scenarios() []scenario {
 		{"missing", testRepo, plan(PlanRequest{Atoms: []string{"no-such/package", "app-misc/wordwrap"}})},
 		{"masked", testRepo, plan(PlanRequest{Atoms: []string{"sw-bad/masked"}})},
 		{"no-set", testRepo, plan(PlanRequest{Atoms: []string{"@nosuch"}})},
+		{"sample-target", sampleRepo, func(t *testing.T, p *Portage) []string {
+			b, err := p.Evaluate(t.Context())
+			if err != nil {
+				return []string{"error: " + err.Error()}
+			}
+			return bundleLines(b)
+		}},
+		{"sample-world", sampleRepo, plan(PlanRequest{Atoms: []string{"@world"}, Update: true})},
 		{"lab-target", labDressed, func(t *testing.T, p *Portage) []string {
 			b, err := p.Evaluate(t.Context())
 			if err != nil {

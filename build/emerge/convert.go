@@ -25,6 +25,7 @@ type conversion struct {
 	base    map[string]build.Installed
 	baseRef build.BaseRef
 	bundle  string // CID of the configuration
+	strict  bool   // policy of keys
 	// installed tells of packages installed here that could break a cycle, and
 	// lend packs one of them and returns its CID; nil = there are none.
 	installed func([]seedQuestion) ([]installedSeed, error)
@@ -244,6 +245,9 @@ func convert(d *document, files fileDigests, c conversion) (*build.Plan, error) 
 	if err := d.check(); err != nil {
 		return nil, err
 	}
+	if c.base != nil {
+		d.Env.takeToolchain(c.base)
+	}
 	g := newGraph(d, c)
 	jobs := g.jobs()
 	if cyclic := g.cyclic(jobs); len(cyclic) > 0 {
@@ -447,7 +451,7 @@ func (g *graph) write(plan *build.Plan, order []int, files fileDigests, c conver
 // job makes the plan's entry of a node, but for its root and needs.
 func (g *graph) job(i int, root []item, files fileDigests, c conversion) (*build.Job, error) {
 	n := &g.doc.Nodes[i]
-	pre, err := preimage(n, &g.doc.Env, c.prefix, files)
+	pre, err := preimage(n, &g.doc.Env, policy{c.prefix, c.strict}, files)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/release"
 )
 
 // The table of what counts in a build key, beside the package's own facts.
@@ -116,8 +117,51 @@ type fileDigests interface {
 	Patches(path string) (string, error)
 }
 
+// policy is what a target decides about keys.
+type policy struct {
+	prefix string // offset that packages are built for
+	strict bool   // build.RebuildStrict
+}
+
+// isStrict reports the policy that a preimage was made under.
+func isStrict(pre []build.Facet) bool {
+	return slices.ContainsFunc(pre, func(f build.Facet) bool { return strings.HasPrefix(f.Name, "strict:") })
+}
+
+// compilers are the packages whose slot counts in every key.
+var compilers = []string{"sys-devel/gcc", "llvm-core/clang", "dev-lang/rust", "dev-lang/rust-bin", "dev-lang/go"}
+
+// takeToolchain makes the compilers those of a base, since builds use these:
+// of each the newest. A base without any leaves them as they are.
+func (env *environment) takeToolchain(base map[string]build.Installed) {
+	slots, versions := stringMap{}, stringMap{}
+	newest := map[string]build.Installed{}
+	for _, in := range base {
+		cp := in.CPV.CP()
+		if old, ok := newest[cp]; !ok || release.CompareVersions(in.CPV.Version, old.CPV.Version) > 0 {
+			newest[cp] = in
+		}
+	}
+	for _, cp := range compilers {
+		if in, ok := newest[cp]; ok {
+			slots[cp], _, _ = strings.Cut(in.Slot, "/")
+		}
+	}
+	if len(slots) == 0 {
+		return
+	}
+	for cp := range env.Versions {
+		if in, ok := newest[cp]; ok {
+			versions[cp] = in.CPV.String()
+		}
+	}
+	env.Toolchain, env.Versions = slots, versions
+}
+
 // preimage lists the facets of a node's build key.
-func preimage(n *node, env *environment, prefix string, files fileDigests) ([]build.Facet, error) {
+//
+// Under the strict policy eclasses and the exact toolchain are among them.
+func preimage(n *node, env *environment, p policy, files fileDigests) ([]build.Facet, error) {
 	ebuild, err := files.Ebuild(n.Ebuild)
 	if err != nil {
 		return nil, fmt.Errorf("digest ebuild of %s: %w", n.CPV, err)
@@ -127,7 +171,7 @@ func preimage(n *node, env *environment, prefix string, files fileDigests) ([]bu
 		{Name: "eapi", Value: n.EAPI}, {Name: "ebuild", Value: ebuild},
 		{Name: "use", Value: joined(n.UseEffective)}, {Name: "iuse", Value: short(joined(n.IUSEEffective))},
 		{Name: "arch", Value: env.Arch}, {Name: "chost", Value: env.CHOST}, {Name: "libc", Value: env.Libc},
-		{Name: "prefix", Value: prefix},
+		{Name: "prefix", Value: p.prefix},
 	}
 	add := func(name, value string) {
 		if value != "" {
@@ -153,6 +197,18 @@ func preimage(n *node, env *environment, prefix string, files fileDigests) ([]bu
 	}
 	for cp, slot := range env.Toolchain {
 		add("cc:"+cp, slot)
+	}
+	if p.strict {
+		for name, version := range env.Versions {
+			add("strict:"+name, version)
+		}
+		for _, e := range n.Eclasses {
+			d, err := files.Tree(e.Path)
+			if err != nil {
+				return nil, fmt.Errorf("digest eclass %s: %w", e.Name, err)
+			}
+			add("strict:eclass:"+e.Name, d)
+		}
 	}
 	features := env.Features
 	if n.Features != nil {

@@ -25,6 +25,8 @@ type PlanRequest struct {
 	// it is what is installed here.
 	Base    build.BaseRef
 	BaseHas []build.Installed
+	// Strict puts eclasses and the exact toolchain into keys.
+	Strict bool
 	// Keep stores a package that is installed here and breaks a cycle, and
 	// returns its CID. Without it there are no seeds.
 	Keep func(ctx context.Context, path string) (string, error)
@@ -211,7 +213,9 @@ type environment struct {
 	Libc      string    `json:"elibc"`
 	Profile   string    `json:"profile"`
 	Toolchain stringMap `json:"toolchain"`
-	Portage   string    `json:"portage"`
+	// Versions are the exact versions of compilers and libc.
+	Versions stringMap `json:"versions"`
+	Portage  string    `json:"portage"`
 }
 
 type repo struct {

@@ -517,6 +517,7 @@ class Session:
             "elibc": s.get("ELIBC", ""),
             "profile": self.profile(),
             "toolchain": self.toolchain(),
+            "versions": self.versions(),
             "portage": version(self.portage),
         }
 
@@ -543,6 +544,16 @@ class Session:
                                       timeout=10, stdin=subprocess.DEVNULL).stdout.strip()
                 if re.fullmatch(r"[0-9][0-9.]*", text):
                     out["cc"] = text.split(".")[0]
+        return out
+
+    def versions(self):
+        """The exact toolchain, for targets that are rebuilt whenever it changes."""
+        out = {}
+        for cp in ("sys-devel/gcc", "sys-devel/binutils", "sys-libs/glibc", "sys-libs/musl", "llvm-core/clang",
+                   "dev-lang/rust", "dev-lang/rust-bin", "dev-lang/go"):
+            found = self.vardb.match(cp)
+            if found:
+                out[cp] = str(found[-1])
         return out
 
     def header(self):
@@ -740,7 +751,7 @@ def do_target(session, request):
     session.load(None, [], {})
     session.prepare_facts()
     s = session.settings
-    conf = {k: v for k, v in s.configdict["conf"].items() if isinstance(v, str)}
+    conf = {k: v for k, v in s.configdict["conf"].items() if isinstance(v, str) and k != "PORTAGE_ARCHLIST"}
     return {
         "conf": conf,
         "cpu_flags": sorted(x for x in s.get("USE", "").split() if x.startswith("cpu_flags_")),

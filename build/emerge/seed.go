@@ -19,7 +19,7 @@ import (
 func (p *Portage) conversion(ctx context.Context, req PlanRequest, tree string) conversion {
 	c := conversion{
 		target: req.Target, prefix: p.prefixFacet(), tree: tree, noBase: p.cfg.BuildPrefix != "",
-		bundle: req.Bundle, baseRef: req.Base,
+		bundle: req.Bundle, baseRef: req.Base, strict: req.Strict,
 	}
 	if !req.Base.IsZero() {
 		c.base = make(map[string]build.Installed, len(req.BaseHas))

@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge/emergetest"
 	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/node"
@@ -32,6 +33,9 @@ import (
 // TestMain makes this test binary be `swarm` where a script, or a test that
 // wants real processes, runs it under that name.
 func TestMain(m *testing.M) {
+	if emergetest.IsEmerge() { // see the command emulate
+		emergetest.Exit(emergetest.Main())
+	}
 	testscript.Main(m, map[string]func(){
 		"swarm": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
 		// A swarm whose builds wait for the test: see gatedBuilder.
@@ -74,7 +78,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "newer": cmdNewer, "damage": cmdDamage, "flip": cmdFlip, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "reload": cmdReload, "empty": cmdEmpty, "listenaddr": cmdListenAddr,
+			"daemon": cmdDaemon, "until": cmdUntil, "untilone": cmdUntilOne, "nonull": cmdNoNull, "info": cmdInfo, "exits": cmdExits, "get": cmdGet, "newer": cmdNewer, "damage": cmdDamage, "flip": cmdFlip, "gone": cmdGone, "copytree": cmdCopyTree, "terminate": cmdTerminate, "reload": cmdReload, "empty": cmdEmpty, "listenaddr": cmdListenAddr, "emulate": cmdEmulate,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -83,6 +87,19 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 	})
+}
+
+// emulate DIR puts a program emerge into a directory, which replays recorded
+// runs of the real one.
+func cmdEmulate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: emulate DIR")
+	}
+	self, err := os.Executable()
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ts.Check(os.Symlink(self, filepath.Join(dir, "emerge")))
 }
 
 // daemon SOCKET waits until the daemon behind a socket answers.

@@ -101,4 +101,5 @@ type Daemon interface {
 	// Board returns every record's encoded bytes, sorted by key.
 	Board(ctx context.Context) ([][]byte, error)
 	Releases
+	Targets
 }

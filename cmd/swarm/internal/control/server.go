@@ -113,6 +113,7 @@ func handler(d Daemon) http.Handler {
 	handleGuest(mux, d)
 	storageRoutes(mux, d)
 	exportRoutes(mux, d)
+	targetRoutes(mux, d)
 	get(mux, "GET /v1/info", func(r *http.Request) (any, error) { return d.Info(r.Context()) })
 	get(mux, "GET /v1/status", func(r *http.Request) (any, error) { return d.Status(r.Context()) })
 	get(mux, "GET /v1/jobs", func(r *http.Request) (any, error) { return d.Jobs(r.Context(), r.URL.Query().Get("round")) })

@@ -56,6 +56,9 @@ type Daemon struct {
 	Guest     *watch.Watch // nil there, too
 	About     control.Info // all but the addresses
 	Gateway   func() []string
+	// BaseNamed finds a base by the name that people gave it; nil where no bases
+	// are kept.
+	BaseNamed func(ctx context.Context, name string) (build.BaseRef, error)
 
 	screens *Screens // set by NewScreens, before anybody asks
 }
@@ -327,15 +330,7 @@ func (d *Daemon) Build(ctx context.Context, req control.BuildRequest) (control.B
 		return control.BuildReply{}, err
 	}
 	p.Command = req.Command
-	reply := control.BuildReply{Schema: 1, Jobs: len(p.Jobs), Wanted: []string{}, Dropped: append([]build.Note{}, p.Dropped...), Missing: append([]build.Note{}, p.Missing...)}
-	for _, k := range p.Want {
-		for i := range p.Jobs {
-			if p.Jobs[i].Key == k {
-				reply.Wanted = append(reply.Wanted, p.Jobs[i].CPV.String())
-			}
-		}
-	}
-	slices.Sort(reply.Wanted)
+	reply := summary(p)
 	if len(p.Jobs) == 0 {
 		return control.BuildReply{}, nothingPlanned(p)
 	}

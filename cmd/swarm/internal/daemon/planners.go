@@ -73,7 +73,12 @@ func (p PortagePlanner) Plan(ctx context.Context, atoms []string) (*build.Plan, 
 		atoms = slices.Concat(atoms[:i], p.Samples, atoms[i+1:])
 	}
 	update := slices.ContainsFunc(atoms, func(a string) bool { return strings.HasPrefix(a, "@") })
-	plan, err := p.Portage.Plan(ctx, emerge.PlanRequest{Target: p.Target, Atoms: atoms, Update: update})
+	return p.ask(ctx, emerge.PlanRequest{Target: p.Target, Atoms: atoms, Update: update})
+}
+
+// ask plans, and says what is wrong as people need it.
+func (p PortagePlanner) ask(ctx context.Context, req emerge.PlanRequest) (*build.Plan, error) {
+	plan, err := p.Portage.Plan(ctx, req)
 	switch {
 	case errors.Is(err, emerge.ErrNoPackage), errors.Is(err, emerge.ErrAmbiguous):
 		return nil, &control.Error{Kind: control.KindNotFound, Message: build.OneLine(err.Error(), 400), Hint: "emerge --search NAME finds the full name"}
