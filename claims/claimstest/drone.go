@@ -415,6 +415,26 @@ func (d *drone) adopt() {
 	}
 	d.pending = nil
 	d.n.step(claims.Abandon{Reason: "the daemon was restarted"})
+	if d.n.life == life {
+		d.correct()
+	}
+}
+
+// correct makes this peer's lists on the board say what its disk holds, as the
+// daemon does again and again: a clone may have written them.
+func (d *drone) correct() {
+	life := d.n.life
+	for shard := range claims.HoldShards {
+		said := d.n.rep.OwnHoldings(shard)
+		if slices.EqualFunc(said, d.has[shard], func(a [32]byte, b []byte) bool { return string(a[:]) == string(b) }) {
+			continue
+		}
+		d.n.step(claims.Post{Body: claims.Holdings{Shard: shard, CIDs: slices.Clone(d.has[shard])}})
+		if d.n.life != life {
+			return
+		}
+	}
+	d.n.later(60_000, d.correct)
 }
 
 func (d *drone) crash() {
