@@ -92,9 +92,10 @@ type Beat struct {
 	Accepting  bool            `cbor:"accept" json:"accepting"`
 	Why        string          `cbor:"why,omitempty" json:"why,omitempty"` // why not
 	Steady     bool            `cbor:"steady" json:"steady"`
-	UntilS     int64           `cbor:"until,omitempty" json:"until_s,omitempty"` // expected seconds of availability; 0 = unknown
-	Stores     bool            `cbor:"stores" json:"stores"`                     // takes copies of blobs
-	BuildOnly  bool            `cbor:"bo,omitempty" json:"build_only,omitempty"` // keeps its blobs until others have them
+	UntilS     int64           `cbor:"until,omitempty" json:"until_s,omitempty"`   // expected seconds of availability; 0 = unknown
+	Stores     bool            `cbor:"stores" json:"stores"`                       // takes copies of blobs
+	BuildOnly  bool            `cbor:"bo,omitempty" json:"build_only,omitempty"`   // keeps its blobs until others have them
+	Metered    bool            `cbor:"metered,omitempty" json:"metered,omitempty"` // its link costs
 	StoreFree  int64           `cbor:"free" json:"store_free_bytes"`
 	StoreUsed  int64           `cbor:"used" json:"store_used_bytes"`
 	Site       string          `cbor:"site,omitempty" json:"site,omitempty"`

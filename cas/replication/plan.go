@@ -43,9 +43,11 @@ type Peer struct {
 	// BuildOnly: it keeps what it made until others have it. Its copies can be
 	// fetched, and count for nothing else.
 	BuildOnly bool
-	Live      bool
-	Left      time.Time // when it stopped being live; for a live peer without meaning
-	Free      int64     // bytes that it would still take
+	// Metered: its link costs. It takes only what would else be on one peer.
+	Metered bool
+	Live    bool
+	Left    time.Time // when it stopped being live; for a live peer without meaning
+	Free    int64     // bytes that it would still take
 }
 
 // Blob is one that should have copies.
@@ -121,9 +123,11 @@ func newView(in Input) *view {
 		if !p.Stores || !v.counts(p) {
 			continue
 		}
-		v.storeN++
-		if p.Steady {
-			v.steady++
+		if !p.Metered {
+			v.storeN++
+			if p.Steady {
+				v.steady++
+			}
 		}
 		if p.Live {
 			v.live = append(v.live, p)
@@ -223,7 +227,7 @@ func (v *view) consider(b Blob, self Peer) (Action, bool) {
 	if n.Live < minLive {
 		missing = max(missing, minLive-n.Live)
 	}
-	if missing <= 0 || !v.chosen(b, held, missing, self.ID) {
+	if missing <= 0 || !v.chosen(b, held, missing, n.Live < minLive, self.ID) {
 		return Action{}, false
 	}
 	a := Action{Info: cas.Info{CID: b.CID, Size: b.Size}, Urgent: n.Live < minLive, Live: n.Live, Class: b.Class}
@@ -248,8 +252,9 @@ type candidate struct {
 }
 
 // chosen reports whether self is among the n peers that are to copy b: the best
-// of those that do not hold it and have room.
-func (v *view) chosen(b Blob, held []string, n int, self string) bool {
+// of those that do not hold it and have room; those whose link costs only when it
+// is urgent.
+func (v *view) chosen(b Blob, held []string, n int, urgent bool, self string) bool {
 	sites := map[string]bool{}
 	for _, h := range held {
 		if p, ok := v.peers[h]; ok && v.counts(p) && !p.BuildOnly {
@@ -258,7 +263,7 @@ func (v *view) chosen(b Blob, held []string, n int, self string) bool {
 	}
 	var all []candidate
 	for _, p := range v.live {
-		if _, has := slices.BinarySearch(held, p.ID); !has && b.Size <= p.Free-headroom {
+		if _, has := slices.BinarySearch(held, p.ID); !has && b.Size <= p.Free-headroom && (urgent || !p.Metered) {
 			all = append(all, candidate{p, score(b.CID, p)})
 		}
 	}
@@ -275,6 +280,9 @@ func (v *view) best(all []candidate, n int) []string {
 func (v *view) pick(all []candidate, n int, sites map[string]bool) []string {
 	rank := func(c candidate) int {
 		r := 0
+		if c.Metered {
+			r += 4
+		}
 		if !c.Steady {
 			r += 2
 		}

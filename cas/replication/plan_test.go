@@ -109,6 +109,23 @@ func TestALaptopIsNoArchiveAndNoEmergency(t *testing.T) {
 	}
 }
 
+func TestAMeteredLinkCarriesOnlyWhatIsUrgent(t *testing.T) {
+	in := Input{Now: now, Peers: []Peer{steady("a", ""), steady("b", ""), steady("m", "")}}
+	in.Peers[2].Metered = true
+	in.Blobs = []Blob{{CID: name(1), Size: 1, Holders: []string{"a"}}}
+	if got := takers(in); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("%v copy", got)
+	}
+	in.Blobs[0].Holders = []string{"a", "b"}
+	if got := takers(in); len(got) != 0 || Count(in)[name(1)].R != 2 {
+		t.Errorf("%v copy, R is %d", got, Count(in)[name(1)].R)
+	}
+	in.Blobs[0].Holders, in.Peers = []string{"a"}, []Peer{in.Peers[0], in.Peers[2]}
+	if got := takers(in); !slices.Equal(got, []string{"m"}) {
+		t.Errorf("of two peers one is metered, and %v copy", got)
+	}
+}
+
 func TestSitesWithoutACopyComeFirst(t *testing.T) {
 	for i := range 50 {
 		in := Input{Now: now, Peers: []Peer{steady("a1", "A"), steady("a2", "A"), steady("a3", "A"), steady("b", "B"), steady("c", "C")},

@@ -15,6 +15,7 @@ import (
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/p2p"
 	"github.com/ipfs/go-cid"
+	"golang.org/x/time/rate"
 )
 
 // ErrNoHolder: none of the holders could deliver the blob, or the rest of it.
@@ -37,6 +38,12 @@ const (
 
 // Fetcher gets blobs from peers. Its methods may be called from any goroutine.
 type Fetcher struct {
+	*fetching
+	limit *rate.Limiter // nil: none
+}
+
+// fetching is what a Fetcher shares with its Limited ones.
+type fetching struct {
 	net   p2p.Network
 	log   *slog.Logger
 	stall time.Duration
@@ -56,7 +63,30 @@ func NewFetcher(n p2p.Network, log *slog.Logger) *Fetcher {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Fetcher{net: n, log: log, stall: StallAfter, running: map[cid.Cid]chan struct{}{}, lies: map[lie]bool{}}
+	return &Fetcher{fetching: &fetching{net: n, log: log, stall: StallAfter, running: map[cid.Cid]chan struct{}{}, lies: map[lie]bool{}}}
+}
+
+// Limited is f at most perSecond bytes per second, all its transfers together;
+// 0 is f. Who waits for a blob that a limited transfer brings waits as long.
+func (f *Fetcher) Limited(perSecond int64) *Fetcher {
+	return &Fetcher{f.fetching, limiter(perSecond)}
+}
+
+// limiter lets a group through at once, and on the average no more than
+// perSecond bytes; nil for 0.
+func limiter(perSecond int64) *rate.Limiter {
+	if perSecond <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), max(int(min(perSecond/8, 1<<30)), 2*cas.GroupSize))
+}
+
+// pace waits until n bytes may pass.
+func pace(ctx context.Context, l *rate.Limiter, n int) error {
+	if l == nil {
+		return nil
+	}
+	return l.WaitN(ctx, min(n, l.Burst()))
 }
 
 // Fetch brings the blob c from holders into a store, verified, and returns once
@@ -255,6 +285,10 @@ func (f *Fetcher) tail(ctx context.Context, c cid.Cid, holder string) (int64, []
 			return size, groups, err
 		}
 		if err != nil {
+			s.drop()
+			return 0, nil, err
+		}
+		if err := pace(ctx, f.limit, len(g.Data)); err != nil {
 			s.drop()
 			return 0, nil, err
 		}

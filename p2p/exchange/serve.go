@@ -1,16 +1,19 @@
 package exchange
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/p2p"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -29,8 +32,9 @@ const (
 // Server answers the protocol from a store. Its methods may be called from any
 // goroutine.
 type Server struct {
-	src cas.Source
-	log *slog.Logger
+	src   cas.Source
+	log   *slog.Logger
+	limit atomic.Pointer[rate.Limiter] // nil: none
 
 	mu     sync.Mutex
 	busy   map[string]int // streams by peer
@@ -54,6 +58,10 @@ func Serve(n p2p.Network, src cas.Source, log *slog.Logger) *Server {
 	n.Handle(Protocol, s.handle)
 	return s
 }
+
+// Limit bounds what all peers together take, in bytes per second; 0 lifts it.
+// Streams that are under way follow.
+func (s *Server) Limit(perSecond int64) { s.limit.Store(limiter(perSecond)) }
 
 // Served returns the counts so far.
 func (s *Server) Served() Served {
@@ -168,7 +176,7 @@ func (s *Server) get(st p2p.Stream, q request) error {
 		return s.refuse(st, statusFailed)
 	}
 	defer out.Close() // only read
-	w := &paced{st: st, first: true}
+	w := &paced{st: st, limit: &s.limit, first: true}
 	err = cas.WriteSlice(w, b, out, b.Size(), q.off, q.n)
 	s.mu.Lock()
 	s.served.Slices++
@@ -184,11 +192,17 @@ func (s *Server) get(st p2p.Stream, q request) error {
 // each group has its own deadline.
 type paced struct {
 	st    p2p.Stream
+	limit *atomic.Pointer[rate.Limiter]
 	first bool
 	sent  int64
 }
 
 func (w *paced) Write(p []byte) (int, error) {
+	ctx, cancel := context.WithTimeout(streamContext(w.st), writeAfter)
+	defer cancel()
+	if err := pace(ctx, w.limit.Load(), len(p)); err != nil {
+		return 0, err
+	}
 	if err := w.st.SetDeadline(time.Now().Add(writeAfter)); err != nil {
 		return 0, err
 	}
@@ -201,4 +215,12 @@ func (w *paced) Write(p []byte) (int, error) {
 	n, err := w.st.Write(p)
 	w.sent += int64(n)
 	return n, err
+}
+
+// streamContext ends with the host of a stream that has one.
+func streamContext(s p2p.Stream) context.Context {
+	if c, ok := s.(interface{ Context() context.Context }); ok {
+		return c.Context()
+	}
+	return context.Background()
 }

@@ -170,7 +170,7 @@ func (t *transfer) work(ctx context.Context, holder string) error {
 			s, err = t.f.dial(ctx, ctx, holder)
 		}
 		if err == nil {
-			err = t.get(s, sp)
+			err = t.get(ctx, s, sp)
 		}
 		if err != nil && s != nil {
 			s.drop()
@@ -207,7 +207,7 @@ func (t *transfer) work(ctx context.Context, holder string) error {
 var errStolen = errors.New("range was taken over")
 
 // get fetches a span on a session.
-func (t *transfer) get(s *session, sp *span) error {
+func (t *transfer) get(ctx context.Context, s *session, sp *span) error {
 	off, n, end := t.bounds(sp)
 	r, err := s.get(t.c, off, n)
 	if err != nil {
@@ -229,6 +229,9 @@ func (t *transfer) get(s *session, sp *span) error {
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+		if err := pace(ctx, t.f.limit, len(g.Data)); err != nil {
 			return err
 		}
 		if err := t.into.WriteGroup(g); err != nil {

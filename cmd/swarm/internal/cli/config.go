@@ -193,6 +193,8 @@ func runFlags() []cli.Flag {
 		stringFlag("keep-builds", "1m", "how long builds go on when the daemon is gone (a crash, an upgrade), a `DURATION`; 0 ends them with it"),
 		boolFlag("store", true, "keep copies of packages for others"),
 		stringFlag("quota", "0", "most bytes of packages kept, a `SIZE` as 50G or 500M; 0 leaves it to the disk"),
+		stringFlag("copy-rate", "0", "most bytes per second that other peers take from here and that copies made here take, a `SIZE`; what a build or emerge here waits for is not slowed"),
+		boolFlag("metered", false, "this machine's link costs: copy only what would else be on one peer"),
 		stringFlag("site", "", "`NAME` of the place: machines of one site are lost together, so copies go to several"),
 		stringFlag("target", "default", "`NAME` of the target that packages built here are for"),
 		boolFlag("auto-release", true, "release what is asked for here when it is built; false leaves it to swarm finalize"),

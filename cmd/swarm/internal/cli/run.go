@@ -130,6 +130,10 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	if err != nil {
 		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --quota 50G", "%v", err)
 	}
+	copyRate, err := parseSize(c.String("copy-rate"))
+	if err != nil {
+		return node.Config{}, usage("for example: swarm run --copy-rate 5M", "%v", err)
+	}
 	target := c.String("target")
 	if !build.ValidTarget(target) {
 		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", target)
@@ -151,7 +155,7 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	cfg := node.Config{
 		State: state, Socket: c.String("socket"), Nick: build.OneLine(nick, 64), Listen: noEmpty(c.StringSlice("listen")),
 		Peers: slices.Concat(c.StringSlice("peer"), joined), Gateway: noEmpty(c.StringSlice("gateway")), Hosts: c.StringSlice("gateway-host"),
-		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Manual: !c.Bool("auto-release"), Quota: quota, Site: c.String("site"),
+		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Manual: !c.Bool("auto-release"), Quota: quota, CopyRate: copyRate, Metered: c.Bool("metered"), Site: c.String("site"),
 		MDNS: c.Bool("mdns"), DHT: c.Bool("dht"), Version: version(), Log: log,
 	}
 	if err := guestConfig(c, &cfg); err != nil {

@@ -16,7 +16,7 @@ func Copies(r *claims.Replica, now claims.Now, sort func(d [32]byte) (replicatio
 	in := replication.Input{Self: r.Self(), Now: time.UnixMilli(now.Wall)}
 	for _, p := range r.Peers(now) {
 		in.Peers = append(in.Peers, replication.Peer{
-			ID: p.ID, Site: p.Beat.Site, Steady: p.Beat.Steady, Stores: p.Beat.Stores, Live: p.Live, BuildOnly: p.Beat.BuildOnly,
+			ID: p.ID, Site: p.Beat.Site, Steady: p.Beat.Steady, Stores: p.Beat.Stores, Live: p.Live, BuildOnly: p.Beat.BuildOnly, Metered: p.Beat.Metered,
 			Left: in.Now.Add(-time.Duration(p.AgeMS) * time.Millisecond), Free: p.Beat.StoreFree,
 		})
 	}

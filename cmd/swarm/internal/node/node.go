@@ -66,6 +66,8 @@ type Config struct {
 	Stores   bool     // takes copies of blobs
 	Manual   bool     // rounds asked for here are released by a person
 	Quota    int64    // bytes of blobs; 0 = the disk's own limit
+	CopyRate int64    // bytes per second to peers, and of copies; 0 = no limit
+	Metered  bool     // the link costs
 	Site     string   // failure domain
 	MDNS     bool
 	DHT      bool
@@ -150,7 +152,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 			return err
 		}
 	}
-	exchange.Serve(n.host, n.store, cfg.Log)
+	exchange.Serve(n.host, n.store, cfg.Log).Limit(cfg.CopyRate)
 	fetcher := exchange.NewFetcher(n.host, cfg.Log)
 	var q *request.Requester
 	n.board, err = agent.New(agent.Config{
@@ -191,7 +193,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
 			return n.catalog.Open(ctx, c, size)
 		}}
-	n.copies = replicator.New(replicator.Config{Input: n.copiesInput, Fetcher: fetcher, Store: n.store, Log: cfg.Log,
+	n.copies = replicator.New(replicator.Config{Input: n.copiesInput, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log,
 		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
 	n.garbage = &daemon.Collector{Board: n.board, Net: n.host, Store: n.store, Holdings: n.holdings, Fetch: fetch, BuildOnly: !cfg.Stores,
 		File: filepath.Join(cfg.State, "garbage.json"), Log: cfg.Log}
@@ -359,7 +361,7 @@ func (n *Node) sample(ctx context.Context) claims.Beat {
 	}
 	if u, err := n.store.Usage(); err == nil {
 		b.StoreUsed, b.StoreFree = u.Bytes, u.Free
-		b.Stores, b.BuildOnly = b.Stores && u.Level < disk.NoReplicas, !cfg.Stores
+		b.Stores, b.BuildOnly, b.Metered = b.Stores && u.Level < disk.NoReplicas, !cfg.Stores, cfg.Metered
 		if why := u.NoBuild(b.DiskMiB << 20); why != "" {
 			b.Accepting, b.Why = false, why
 		}
