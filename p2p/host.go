@@ -84,6 +84,7 @@ type Host struct {
 	watchers []chan struct{}
 	rtts     map[peer.ID]time.Duration
 	doubles  map[peer.ID]time.Time // when two processes answered to an ID
+	left     map[peer.ID]time.Time // when the last connection of a peer ended
 }
 
 var _ Network = (*Host)(nil)
@@ -113,7 +114,7 @@ func NewHost(cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, log: cfg.Log, gate: &gater{}, book: newBook(cfg.Identity.id),
 		kick: make(chan struct{}, 1), rtts: map[peer.ID]time.Duration{},
-		instance: rand.Uint64(), twin: make(chan struct{}, 1), doubles: map[peer.ID]time.Time{},
+		instance: rand.Uint64(), twin: make(chan struct{}, 1), doubles: map[peer.ID]time.Time{}, left: map[peer.ID]time.Time{},
 	}
 	for _, info := range static {
 		h.book.addStatic(info)
@@ -135,6 +136,7 @@ func NewHost(cfg Config) (*Host, error) {
 		DisconnectedF: func(n network.Network, c network.Conn) {
 			if n.Connectedness(c.RemotePeer()) != network.Connected {
 				h.book.left(c.RemotePeer(), time.Now(), jitter)
+				h.noteLeft(c.RemotePeer(), time.Now())
 			}
 			h.peersChanged()
 		},

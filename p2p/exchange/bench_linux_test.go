@@ -18,6 +18,7 @@ import (
 	"github.com/build-swarm/swarm/cas/castest"
 	"github.com/build-swarm/swarm/cas/disk"
 	"github.com/build-swarm/swarm/p2p"
+	"github.com/build-swarm/swarm/p2p/direct"
 	"github.com/build-swarm/swarm/p2p/p2ptest"
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
@@ -91,9 +92,9 @@ func putBlob(b *testing.B, s cas.Store, data []byte) cid.Cid {
 
 const rawProto = "/test/raw/1"
 
-// serveRaw sends a blob without proofs, by its CID's digest.
-func serveRaw(h p2p.Network, s cas.Store) {
-	h.Handle(rawProto, func(st p2p.Stream) {
+// raw sends a blob without proofs, by its CID's digest.
+func raw(s cas.Store) func(p2p.Stream) {
+	return func(st p2p.Stream) {
 		defer st.Close()
 		q, err := readRequest(st)
 		if err != nil {
@@ -106,12 +107,12 @@ func serveRaw(h p2p.Network, s cas.Store) {
 		defer b.Close()
 		_ = binary.Write(st, binary.BigEndian, b.Size())
 		_, _ = io.CopyBuffer(struct{ io.Writer }{st}, struct{ io.Reader }{b}, make([]byte, cas.GroupSize))
-	})
+	}
 }
 
 // fetchRaw receives it, writes it and fsyncs it: what the same stream costs
 // without verification.
-func fetchRaw(n p2p.Network, peer string, c cid.Cid, path string) error {
+func fetchRaw(n Opener, peer string, c cid.Cid, path string) error {
 	st, err := n.Open(context.Background(), peer, rawProto)
 	if err != nil {
 		return err
@@ -153,27 +154,68 @@ func BenchmarkTransfer(b *testing.B) {
 	b.Run("512MiB", benchBig)
 	b.Run("2000x64KiB", benchSmall)
 	b.Run("3holders", benchThree)
+	b.Run("3holdersLimited", benchThreeLimited)
+	b.Run("direct512MiB", benchDirect)
 }
 
 func benchBig(b *testing.B) {
 	const size = 512 << 20
 	me, h := tcpSwarm(b, 1)
 	from := openDisk(b, b.TempDir())
-	data := castest.Blob(size, 1)
-	c := putBlob(b, from, data)
-	data = nil
+	c := putBlob(b, from, castest.Blob(size, 1))
 	Serve(h[0], from, nil)
-	serveRaw(h[0], from)
-	into, raw := openDisk(b, b.TempDir()), b.TempDir()
+	h[0].Handle(rawProto, raw(from))
+	compare(b, "x-unverified", NewFetcher(me, nil), me, h[0].Self(), c, size)
+}
+
+// benchDirect is benchBig on the direct carrier: against a TLS 1.3 connection of
+// the same make.
+func benchDirect(b *testing.B) {
+	const size = 512 << 20
+	me, h := tcpSwarm(b, 1)
+	from := openDisk(b, b.TempDir())
+	c := putBlob(b, from, castest.Blob(size, 1))
+	s := Serve(h[0], from, nil)
+	carriers := map[*p2p.Host]*direct.Carrier{}
+	for i, host := range []*p2p.Host{h[0], me} {
+		d, err := direct.New(direct.Config{Home: host, Key: p2ptest.Identity(i).PrivateKey(), Listen: []string{"127.0.0.1:0"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		d.Handle(Protocol, s.Handle)
+		d.Handle(rawProto, raw(from))
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- d.Run(ctx) }()
+		b.Cleanup(func() {
+			cancel()
+			if err := <-done; err != nil {
+				b.Error(err)
+			}
+		})
+		carriers[host] = d
+	}
 	f := NewFetcher(me, nil)
+	f.UseForBulk(carriers[me])
+	// The first stream connects the hosts, and finds the port.
+	if err := f.Fetch(b.Context(), putBlob(b, from, []byte("small")), []string{h[0].Self()}, castest.NewMemory()); err != nil {
+		b.Fatal(err)
+	}
+	compare(b, "x-tls", f, carriers[me], h[0].Self(), c, size)
+}
+
+// compare runs Fetch against the same bytes on a stream of the same kind, written
+// and fsynced by the same code without verification.
+func compare(b *testing.B, unit string, f *Fetcher, plain Opener, holder string, c cid.Cid, size int64) {
+	into, dir := openDisk(b, b.TempDir()), b.TempDir()
 	b.SetBytes(2 * size)
-	path := filepath.Join(raw, "blob")
-	pairs(b, "x-unverified", func() func() {
+	path := filepath.Join(dir, "blob")
+	pairs(b, unit, func() func() {
 		if err := into.Delete(c); err != nil {
 			b.Fatal(err)
 		}
 		return func() {
-			if err := f.Fetch(b.Context(), c, []string{h[0].Self()}, into); err != nil {
+			if err := f.Fetch(b.Context(), c, []string{holder}, into); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -182,7 +224,7 @@ func benchBig(b *testing.B) {
 			b.Fatal(err)
 		}
 		return func() {
-			if err := fetchRaw(me, h[0].Self(), c, path); err != nil {
+			if err := fetchRaw(plain, holder, c, path); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -270,6 +312,36 @@ func benchThree(b *testing.B) {
 	var all []string
 	for _, x := range h {
 		Serve(x, from, nil)
+		all = append(all, x.Self())
+	}
+	into := openDisk(b, b.TempDir())
+	f := NewFetcher(me, nil)
+	fetch := func(holders []string) func() func() {
+		return func() func() {
+			if err := into.Delete(c); err != nil {
+				b.Fatal(err)
+			}
+			return func() {
+				if err := f.Fetch(b.Context(), c, holders, into); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	b.SetBytes(2 * size)
+	pairs(b, "x-one-holder", fetch(all), fetch(all[:1]))
+}
+
+// benchThreeLimited has each of three holders limited to a third of what a link
+// of 90 MB/s would carry: together they are to fill it.
+func benchThreeLimited(b *testing.B) {
+	const size = 128 << 20
+	me, h := tcpSwarm(b, 3)
+	from := openDisk(b, b.TempDir())
+	c := putBlob(b, from, castest.Blob(size, 1))
+	var all []string
+	for _, x := range h {
+		Serve(x, from, nil).Limit(30 << 20)
 		all = append(all, x.Self())
 	}
 	into := openDisk(b, b.TempDir())

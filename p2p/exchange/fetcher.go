@@ -25,6 +25,8 @@ var ErrNoHolder = errors.New("no holder delivers the blob")
 const (
 	// rangeGroups is what a worker asks for at once: 16 MiB.
 	rangeGroups = 16 << 20 / cas.GroupSize
+	// bulkLeast is the size of a blob that is worth a stream of its own kind.
+	bulkLeast = 4 << 20
 	// firstAsk is what is fetched, into memory, to prove an unknown size.
 	firstAsk = 1 << 20
 	// StallAfter is how long a holder may take for one group (64 KiB), or to
@@ -45,6 +47,7 @@ type Fetcher struct {
 // fetching is what a Fetcher shares with its Limited ones.
 type fetching struct {
 	net   p2p.Network
+	bulk  Opener
 	log   *slog.Logger
 	stall time.Duration
 
@@ -63,8 +66,17 @@ func NewFetcher(n p2p.Network, log *slog.Logger) *Fetcher {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Fetcher{fetching: &fetching{net: n, log: log, stall: StallAfter, running: map[cid.Cid]chan struct{}{}, lies: map[lie]bool{}}}
+	return &Fetcher{fetching: &fetching{net: n, bulk: n, log: log, stall: StallAfter, running: map[cid.Cid]chan struct{}{}, lies: map[lie]bool{}}}
 }
+
+// Opener opens streams: a p2p.Network, or one that has a faster way for bulk.
+type Opener interface {
+	Open(ctx context.Context, peer, proto string) (p2p.Stream, error)
+}
+
+// UseForBulk has o open the streams that ranges of large blobs come on. Call it
+// before anything is fetched.
+func (f *Fetcher) UseForBulk(o Opener) { f.bulk = o }
 
 // Limited is f at most perSecond bytes per second, all its transfers together;
 // 0 is f. Who waits for a blob that a limited transfer brings waits as long.

@@ -106,6 +106,9 @@ func (r *Reader) probe() error {
 		return r.nobody()
 	}
 	r.s = best.s
+	if r.size >= bulkLeast && r.f.bulk != Opener(r.f.net) {
+		r.drop() // the answer came the common way, the bytes have their own
+	}
 	order := []string{r.holders[best.i]}
 	for i, h := range r.holders {
 		if i != best.i && !bad[i] {
@@ -178,7 +181,7 @@ func (r *Reader) read(p []byte) (int, error) {
 		r.drop()
 	}
 	if r.s == nil {
-		s, err := r.f.dial(r.ctx, r.ctx, r.holders[0])
+		s, err := r.f.dialFor(r.ctx, r.ctx, r.holders[0], r.size-r.pos)
 		if err != nil {
 			return 0, err
 		}

@@ -55,7 +55,7 @@ func Serve(n p2p.Network, src cas.Source, log *slog.Logger) *Server {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{src: src, log: log, busy: map[string]int{}}
-	n.Handle(Protocol, s.handle)
+	n.Handle(Protocol, s.Handle)
 	return s
 }
 
@@ -70,7 +70,8 @@ func (s *Server) Served() Served {
 	return s.served
 }
 
-func (s *Server) handle(st p2p.Stream) {
+// Handle answers on one stream, wherever it came from.
+func (s *Server) Handle(st p2p.Stream) {
 	ok := s.enter(st.Peer())
 	if ok {
 		defer s.leave(st.Peer())

@@ -22,9 +22,21 @@ type session struct {
 
 // dial opens a session. ctx bounds the opening, life the session.
 func (f *Fetcher) dial(ctx, life context.Context, holder string) (*session, error) {
+	return f.dialOn(ctx, life, f.net, holder)
+}
+
+// dialFor is dial for what is left of a blob.
+func (f *Fetcher) dialFor(ctx, life context.Context, holder string, left int64) (*session, error) {
+	if left < bulkLeast {
+		return f.dial(ctx, life, holder)
+	}
+	return f.dialOn(ctx, life, f.bulk, holder)
+}
+
+func (f *Fetcher) dialOn(ctx, life context.Context, on Opener, holder string) (*session, error) {
 	bound, cancel := context.WithTimeout(ctx, f.stall)
 	defer cancel()
-	st, err := f.net.Open(bound, holder, Protocol)
+	st, err := on.Open(bound, holder, Protocol)
 	if err != nil {
 		return nil, err
 	}

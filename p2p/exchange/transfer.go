@@ -167,7 +167,7 @@ func (t *transfer) work(ctx context.Context, holder string) error {
 		first := sp.next
 		var err error
 		if s == nil {
-			s, err = t.f.dial(ctx, ctx, holder)
+			s, err = t.f.dialFor(ctx, ctx, holder, t.size)
 		}
 		if err == nil {
 			err = t.get(ctx, s, sp)

@@ -45,6 +45,7 @@ var arrows = []arrow{
 	{"p2p", nil, "knows bytes, topics, streams and peers; never packages or leases"},
 	{"p2p/discovery", []string{"p2p"}, "an address book; never packages or leases"},
 	{"p2p/gossip", []string{"p2p"}, "carries bytes"},
+	{"p2p/direct", []string{"p2p"}, "carries bytes"},
 	{"p2p/exchange", []string{"p2p", "cas"}, "the one place where streams and blobs meet"},
 	{"p2p/p2ptest", []string{"p2p", "p2p/gossip"}, "a network in memory is still only a network"},
 

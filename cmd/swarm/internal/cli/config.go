@@ -183,6 +183,7 @@ func runFlags() []cli.Flag {
 		stringFlag("nick", "", "`NAME` for people; the host name if empty"),
 		listFlag("listen", "TCP `ADDRESS` for peers, as a multiaddr; may be given more than once", "/ip4/0.0.0.0/tcp/4747", "/ip6/::/tcp/4747"),
 		listFlag("peer", "`ADDRESS` of a peer to stay connected to, a multiaddr that ends in /p2p/ID"),
+		listFlag("direct", "`HOST:PORT` where peers fetch large packages, faster than over the private network; empty serves them there alone", ":4748"),
 		listFlag("gateway", "`HOST:PORT` of the binhost", "127.0.0.1:8090"),
 		listFlag("gateway-host", "further host `NAME` that the binhost answers to"),
 		intFlag("slots", 1, "builds at once, a `NUMBER`; 0 builds nothing here"),

@@ -154,7 +154,7 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	}
 	cfg := node.Config{
 		State: state, Socket: c.String("socket"), Nick: build.OneLine(nick, 64), Listen: noEmpty(c.StringSlice("listen")),
-		Peers: slices.Concat(c.StringSlice("peer"), joined), Gateway: noEmpty(c.StringSlice("gateway")), Hosts: c.StringSlice("gateway-host"),
+		Peers: slices.Concat(c.StringSlice("peer"), joined), Direct: noEmpty(c.StringSlice("direct")), Gateway: noEmpty(c.StringSlice("gateway")), Hosts: c.StringSlice("gateway-host"),
 		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Manual: !c.Bool("auto-release"), Quota: quota, CopyRate: copyRate, Metered: c.Bool("metered"), Site: c.String("site"),
 		MDNS: c.Bool("mdns"), DHT: c.Bool("dht"), Version: version(), Log: log,
 	}

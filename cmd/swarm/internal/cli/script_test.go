@@ -70,7 +70,7 @@ func TestScripts(t *testing.T) {
 			}
 			// No daemon of a script opens a fixed port or speaks to the network.
 			for name, value := range map[string]string{
-				"CONFIG": os.DevNull, "LISTEN": "/ip4/127.0.0.1/tcp/0", "GATEWAY": "127.0.0.1:0",
+				"CONFIG": os.DevNull, "LISTEN": "/ip4/127.0.0.1/tcp/0", "GATEWAY": "127.0.0.1:0", "DIRECT": "127.0.0.1:0",
 				"MDNS": "false", "DHT": "false", "BUILDER": "sample", "JOBS": "1", "KEEP_BUILDS": "0",
 			} {
 				env.Setenv("SWARM_"+name, value)

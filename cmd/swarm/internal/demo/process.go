@@ -58,7 +58,7 @@ func (d *demo) start(ctx context.Context, p *peer, extra ...string) error {
 	}
 	defer log.Close()
 	args := append([]string{"run", "--config", os.DevNull, "--state", p.state, "--socket", p.socket, "--nick", p.name,
-		"--listen", "/ip4/127.0.0.1/tcp/0", "--gateway", "127.0.0.1:0", "--jobs", "1", "--keep-builds", "0", "--mdns=false", "--target", d.target}, extra...)
+		"--listen", "/ip4/127.0.0.1/tcp/0", "--gateway", "127.0.0.1:0", "--direct", "127.0.0.1:0", "--jobs", "1", "--keep-builds", "0", "--mdns=false", "--target", d.target}, extra...)
 	cmd := exec.Command(d.self, args...)
 	cmd.Env = environment()
 	cmd.Stdout, cmd.Stderr = log, log

@@ -38,6 +38,7 @@ import (
 	"github.com/build-swarm/swarm/cmd/swarm/internal/machine"
 	"github.com/build-swarm/swarm/httpgateway"
 	"github.com/build-swarm/swarm/p2p"
+	"github.com/build-swarm/swarm/p2p/direct"
 	"github.com/build-swarm/swarm/p2p/discovery"
 	"github.com/build-swarm/swarm/p2p/exchange"
 	"github.com/build-swarm/swarm/p2p/gossip"
@@ -59,6 +60,7 @@ type Config struct {
 	Nick     string   // name for people
 	Listen   []string // TCP multiaddrs
 	Peers    []string // static peers, multiaddrs
+	Direct   []string // host:port of blobs beside the private network
 	Gateway  []string // host:port
 	Hosts    []string // further names of the gateway
 	Slots    int      // builds at once; 0 = no drone
@@ -90,6 +92,7 @@ type Node struct {
 	still     machine.Static
 	host      *p2p.Host
 	finder    *discovery.Service
+	direct    *direct.Carrier
 	journal   *agent.Journal
 	board     *agent.Agent
 	store     *disk.Store
@@ -152,8 +155,14 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 			return err
 		}
 	}
-	exchange.Serve(n.host, n.store, cfg.Log).Limit(cfg.CopyRate)
+	blobs := exchange.Serve(n.host, n.store, cfg.Log)
+	blobs.Limit(cfg.CopyRate)
 	fetcher := exchange.NewFetcher(n.host, cfg.Log)
+	if n.direct, err = daemon.Direct(n.host, id, cfg.Direct, cfg.Log); err != nil {
+		return err
+	}
+	n.direct.Handle(exchange.Protocol, blobs.Handle)
+	fetcher.UseForBulk(n.direct)
 	var q *request.Requester
 	n.board, err = agent.New(agent.Config{
 		Key: id.PrivateKey(), Net: n.host, Journal: n.journal, Clock: clock, Log: cfg.Log, Twins: n.host.Twins(),
@@ -239,6 +248,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stop()
 	g.Go(func() error { return n.host.Run(inner) })
 	g.Go(func() error { return n.finder.Run(inner) })
+	g.Go(func() error { return n.direct.Run(inner) })
 	g.Go(func() error { return n.gateway.Run(inner) })
 	g.Go(func() error { return n.control.Run(inner) })
 	g.Go(func() error { return n.catalog.Run(inner) })
@@ -380,6 +390,9 @@ func (n *Node) lost(i cas.Info) {
 // close releases what New opened. It may be called on a half-made node.
 func (n *Node) close() error {
 	var errs []error
+	if n.direct != nil {
+		errs = append(errs, n.direct.Close())
+	}
 	if n.host != nil {
 		errs = append(errs, n.host.Close())
 	}
