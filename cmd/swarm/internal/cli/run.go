@@ -132,7 +132,7 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	}
 	copyRate, err := parseSize(c.String("copy-rate"))
 	if err != nil {
-		return node.Config{}, usage("for example: swarm run --copy-rate 5M", "%v", err)
+		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --copy-rate 5M", "%v", err)
 	}
 	target := c.String("target")
 	if !build.ValidTarget(target) {
