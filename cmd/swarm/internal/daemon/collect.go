@@ -37,6 +37,8 @@ const (
 	rootsFresh  = 10 * time.Second
 	dropsAtOnce = 1000
 	askTimeout  = 20 * time.Second
+	// inputTimeout bounds how long a plan of copies waits for the board.
+	inputTimeout = 5 * time.Second
 )
 
 // Collector drops copies that this peer need not keep: what nothing has referred
@@ -236,6 +238,20 @@ func (c *Collector) garbage(roots Roots, in replication.Input, now time.Time) (m
 		return nil, fmt.Errorf("note what is garbage: %w", err)
 	}
 	return since, nil
+}
+
+// Input is what replication plans from now; nothing when the board stops.
+func (c *Collector) Input() (in replication.Input) {
+	ctx, cancel := context.WithTimeout(context.Background(), inputTimeout)
+	defer cancel()
+	err := c.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		in = Copies(r, now, c.Sort)
+		return nil
+	})
+	if err != nil {
+		c.Log.Debug("copies not planned", "error", err)
+	}
+	return in
 }
 
 // Sort says how much a blob matters, and whether it is to be copied, by the last

@@ -104,6 +104,9 @@ func OfflineFsck(ctx context.Context, state string, tell func(control.FsckStep) 
 	return errors.Join(err, store.Close())
 }
 
+// RoomForState is what blobs leave free on the disk, in bytes.
+const RoomForState = 64 << 20
+
 // StoreDir is where the store lies in the state directory.
 const StoreDir = "blobs"
 

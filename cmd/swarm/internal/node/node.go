@@ -29,7 +29,6 @@ import (
 	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/cas/disk"
-	"github.com/build-swarm/swarm/cas/replication"
 	"github.com/build-swarm/swarm/cas/replicator"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent"
@@ -49,9 +48,6 @@ var ErrRestart = errors.New("to go on in a new process")
 
 // reportEvery is how often the machine is looked at for the next Beat.
 const reportEvery = 5 * time.Second
-
-// roomForState is what blobs leave free on the disk, in bytes.
-const roomForState = 64 << 20
 
 // Config is a peer's settings, checked and complete.
 type Config struct {
@@ -137,7 +133,7 @@ func New(cfg Config) (n *Node, err error) {
 		return n, err
 	}
 	n.finder = discovery.New(n.host, discovery.Config{NoMDNS: !cfg.MDNS, NoDHT: !cfg.DHT, Log: cfg.Log})
-	if n.store, err = disk.Open(filepath.Join(cfg.State, daemon.StoreDir), disk.Options{Quota: cfg.Quota, Room: roomForState, Log: cfg.Log, OnCorrupt: n.lost}); err != nil {
+	if n.store, err = disk.Open(filepath.Join(cfg.State, daemon.StoreDir), disk.Options{Quota: cfg.Quota, Room: daemon.RoomForState, Log: cfg.Log, OnCorrupt: n.lost}); err != nil {
 		return n, err
 	}
 	return n, n.construct(id, key)
@@ -202,11 +198,11 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
 			return n.catalog.Open(ctx, c, size)
 		}}
-	n.copies = replicator.New(replicator.Config{Input: n.copiesInput, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log,
-		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
 	n.garbage = &daemon.Collector{Board: n.board, Net: n.host, Store: n.store, Holdings: n.holdings, Fetch: fetch, BuildOnly: !cfg.Stores,
 		File: filepath.Join(cfg.State, "garbage.json"), Log: cfg.Log}
 	n.garbage.Serve()
+	n.copies = replicator.New(replicator.Config{Input: n.garbage.Input, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log,
+		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
 	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Moved: func() { n.gateway.Kick() }}
 	if n.gateway, err = httpgateway.New(httpgateway.Config{Catalog: n.catalog, CacheDir: filepath.Join(cfg.State, "index"), Log: cfg.Log,
 		Listen: cfg.Gateway, Hosts: cfg.Hosts, Setting: "--gateway"}); err != nil {
@@ -311,19 +307,6 @@ func (n *Node) kickCopies(ctx context.Context) error {
 			n.copies.Kick()
 		}
 	}
-}
-
-func (n *Node) copiesInput() (in replication.Input) {
-	ctx, cancel := context.WithTimeout(context.Background(), reportEvery)
-	defer cancel()
-	err := n.board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-		in = daemon.Copies(r, now, n.garbage.Sort)
-		return nil
-	})
-	if err != nil {
-		n.cfg.Log.Debug("copies not planned", "error", err)
-	}
-	return in
 }
 
 // report tells the board what this machine is, every five seconds.
