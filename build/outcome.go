@@ -54,13 +54,26 @@ type Outcome struct {
 	CoreMillis int64     `cbor:"core_ms" json:"core_ms"`
 	PeakMiB    int64     `cbor:"peak,omitempty" json:"peak_mib,omitempty"`
 	Artifact   *Artifact `cbor:"artifact,omitempty" json:"artifact,omitempty"` // only if Good
-	Log        string    `cbor:"log,omitempty" json:"log,omitempty"`           // CID of the log blob
+	// RootMillis is how much of Millis went into setting up the root.
+	RootMillis int64 `cbor:"root_ms,omitempty" json:"root_ms,omitempty"`
+	// Phases are what the build went through, in order, and how long each took.
+	Phases []Phase `cbor:"phases,omitempty" json:"phases,omitempty"`
+	// Provisional says that the result is not to be relied on as what its target
+	// asks for: it was built in place, or on a machine's own root.
+	Provisional bool   `cbor:"prov,omitempty" json:"provisional,omitempty"`
+	Log         string `cbor:"log,omitempty" json:"log,omitempty"` // CID of the log blob
 	// Inputs is the digest of what decided the content but stands outside the
 	// key (exact toolchain, root list, tree, eclasses): content digests are
 	// comparable only where key and Inputs agree.
 	Inputs string `cbor:"inputs,omitempty" json:"inputs,omitempty"`
 	// Content is the content digest of the artifact: times masked.
 	Content string `cbor:"content,omitempty" json:"content,omitempty"`
+}
+
+// Phase is one step of a build: "root", "fetch", "compile" and so on.
+type Phase struct {
+	Name   string `cbor:"n" json:"name"`
+	Millis int64  `cbor:"ms" json:"ms"`
 }
 
 // OneLine makes text from a log or a peer fit for one line of a terminal: no

@@ -197,6 +197,24 @@ func (r *Replica) TargetOf(k build.Key) string {
 	return ""
 }
 
+// Ground is what a round was planned on.
+type Ground struct {
+	Target string
+	Bundle string        // CID of the configuration; "" = the drone's own
+	Base   build.BaseRef // zero = the drone's own root
+	Tree   string        // digest of the repositories
+}
+
+// GroundOf is what the round of a job was planned on: of several rounds with
+// the job, the first that is known here. The job's key says that the package is
+// the same on all.
+func (r *Replica) GroundOf(k build.Key) Ground {
+	if ks := r.idx.keys[k]; ks != nil {
+		return ks.ground
+	}
+	return Ground{}
+}
+
 // Keys lists the jobs of open rounds, sorted by key.
 func (r *Replica) Keys() []build.Key {
 	var out []build.Key

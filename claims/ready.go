@@ -34,6 +34,7 @@ type keyState struct {
 	hash   uint64
 	job    *build.Job // nil while no known plan lists it
 	target string
+	ground Ground   // what the round that named it was planned on
 	rounds []string // IDs of rounds that list it, sorted
 
 	deps, users []*keyState // by Job.Before

@@ -38,16 +38,21 @@ func NewBuilder(p *Portage, log *slog.Logger) *Builder {
 	return &Builder{p: p, log: log, turn: make(chan struct{}, 1)}
 }
 
-// task is one Build under way.
+// attempt is what every build has, wherever it happens.
+type attempt struct {
+	req   worker.Request
+	out   *output
+	cost  usage
+	facts *node
+	env   *environment
+}
+
+// task is one Build in place under way.
 type task struct {
+	attempt
 	b       *Builder
-	req     worker.Request
-	out     *output
 	conf    string // PORTAGE_CONFIGROOT of this job
 	eprefix string
-	cost    usage
-	facts   *node
-	env     *environment
 }
 
 // Build makes the package of one job: it checks that this machine's
@@ -70,7 +75,7 @@ func (b *Builder) Build(ctx context.Context, req worker.Request) (worker.Result,
 		return worker.Result{}, err
 	}
 	defer unlock()
-	t := &task{b: b, req: req, out: &output{log: req.Log, phase: req.Phase}}
+	t := &task{b: b, attempt: attempt{req: req, out: &output{log: req.Log, phase: req.Phase}}}
 	t.eprefix = cmp.Or(b.p.cfg.BuildPrefix, b.p.cfg.EPrefix)
 	res, err := t.build(ctx)
 	if err != nil && ctx.Err() != nil {
@@ -145,12 +150,12 @@ func (t *task) build(ctx context.Context) (worker.Result, error) {
 		return worker.Result{}, err
 	}
 	return worker.Result{
-		Path: path, CoreMillis: t.cost.cpu.Milliseconds(), PeakMiB: t.cost.peakMiB, Inputs: t.inputs(),
+		Path: path, CoreMillis: t.cost.cpu.Milliseconds(), PeakMiB: t.cost.peakMiB, Inputs: t.inputs(t.b.p.files()),
 	}, nil
 }
 
 // dir is a directory of this job's.
-func (t *task) dir(name string) string { return filepath.Join(t.req.Dir, name) }
+func (t *attempt) dir(name string) string { return filepath.Join(t.req.Dir, name) }
 
 // layOut makes the job's directories and its configuration: the machine's own,
 // by reference, with one more package.use line that names every flag.
@@ -212,10 +217,35 @@ func (t *task) compare(ctx context.Context) error {
 	j := &t.req.Job
 	env := append(t.b.p.environment(t.conf, t.eprefix), "SWARM_EMERGE="+t.b.p.who.script)
 	var doc document
-	err := t.b.p.ask(ctx, env, map[string]any{
+	if err := t.hear(&doc, t.b.p.ask(ctx, env, t.question(), &doc)); err != nil {
+		return err
+	}
+	if j.Tree != "" {
+		tree, err := t.b.p.treeOf(ctx, doc.Env.Repos)
+		if err != nil {
+			return machine("%v", err)
+		}
+		if tree != j.Tree {
+			return errOtherTree
+		}
+	}
+	return t.judge(t.b.p.prefixFacet(), t.b.p.files())
+}
+
+// errOtherTree is a tree that is not the one of the plan: never built from.
+var errOtherTree = machine("this machine's ebuild repositories differ from those the job was planned on")
+
+// question is what is asked about the job's package.
+func (t *attempt) question() map[string]any {
+	return map[string]any{
 		"mode": "facts", "keyed": keyedGlobals(),
-		"packages": []map[string]string{{"cpv": j.CPV.String(), "repo": j.Repo}},
-	}, &doc)
+		"packages": []map[string]string{{"cpv": t.req.Job.CPV.String(), "repo": t.req.Job.Repo}},
+	}
+}
+
+// hear takes Portage's answer about the job's package.
+func (t *attempt) hear(doc *document, err error) error {
+	j := &t.req.Job
 	switch {
 	case errors.Is(err, ErrNoPackage):
 		return machine("%v", err)
@@ -228,21 +258,17 @@ func (t *task) compare(ctx context.Context) error {
 		return machine("Portage's answer about %s: %v", j.CPV, err)
 	}
 	t.facts, t.env = &doc.Nodes[0], &doc.Env
-	if j.Tree != "" {
-		tree, err := t.b.p.treeOf(ctx, doc.Env.Repos)
-		if err != nil {
-			return machine("%v", err)
-		}
-		if tree != j.Tree {
-			return machine("this machine's ebuild repositories differ from those the job was planned on")
-		}
-	}
-	got, err := preimage(t.facts, t.env, policy{t.b.p.prefixFacet(), isStrict(j.Preimage)}, t.b.p.files())
+	return nil
+}
+
+// judge declines unless the package would be what the job's key was made of.
+func (t *attempt) judge(prefix string, files fileDigests) error {
+	got, err := preimage(t.facts, t.env, policy{prefix, isStrict(t.req.Job.Preimage)}, files)
 	if err != nil {
 		return machine("%v", err)
 	}
-	if diff := differ(j.Preimage, got); diff != "" {
-		return machine("this machine would build %s otherwise: %s", j.CPV, diff)
+	if diff := differ(t.req.Job.Preimage, got); diff != "" {
+		return machine("this machine would build %s otherwise: %s", t.req.Job.CPV, diff)
 	}
 	return nil
 }
@@ -310,9 +336,7 @@ func (t *task) emerge(ctx context.Context) error {
 
 // run runs emerge for this job and tells a failure's class.
 func (t *task) run(ctx context.Context, pkgdir string, args ...string) error {
-	words := append([]string{t.b.p.Emerge, "--ignore-default-opts", "--color=n", "--nospinner",
-		"--quiet-build=n", "--jobs=1"}, args...)
-	u, err := run(ctx, t.req.Dir, t.runEnv(pkgdir), words, t.out)
+	u, err := run(ctx, t.req.Dir, t.runEnv(pkgdir), emergeWords(t.b.p.Emerge, args...), t.out)
 	t.cost.cpu += u.cpu
 	t.cost.peakMiB = max(t.cost.peakMiB, u.peakMiB)
 	t.out.flush()
@@ -326,15 +350,25 @@ func (t *task) run(ctx context.Context, pkgdir string, args ...string) error {
 	if !errors.As(err, &exit) {
 		return machine("emerge: %v", err)
 	}
-	if code := exit.ExitCode(); code != 1 {
+	return t.failed(exit.ExitCode())
+}
+
+// failed says what an exit code of emerge other than 0 means.
+func (t *attempt) failed(code int) error {
+	if code != 1 {
 		return machine("emerge ended with %d: %s", code, lastLine(t.out.tail.String()))
 	}
 	return classify(t.out.tail.Bytes())
 }
 
+// emergeWords are the words that every emerge for the swarm begins with.
+func emergeWords(program string, args ...string) []string {
+	return append([]string{program, "--ignore-default-opts", "--color=n", "--nospinner", "--quiet-build=n", "--jobs=1"}, args...)
+}
+
 // collect finds the package that emerge wrote and checks it. The name alone
 // means nothing: a placeholder of no bytes has it before the package does.
-func (t *task) collect(ctx context.Context) (string, error) {
+func (t *attempt) collect(ctx context.Context) (string, error) {
 	var found []string
 	err := filepath.WalkDir(t.dir("out"), func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() && strings.HasSuffix(path, ".gpkg.tar") {
@@ -372,7 +406,7 @@ func (t *task) collect(ctx context.Context) (string, error) {
 
 // inputs is the digest of what decided the content beside the key: eclasses,
 // compilers, Portage itself, and every package of the root by its key.
-func (t *task) inputs() string {
+func (t *attempt) inputs(files fileDigests) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "portage %s\n", t.env.Portage)
 	var cps []string
@@ -383,7 +417,6 @@ func (t *task) inputs() string {
 	for _, cp := range cps {
 		fmt.Fprintf(h, "toolchain %s %s\n", cp, t.env.Toolchain[cp])
 	}
-	files := t.b.p.files()
 	for _, e := range t.facts.Eclasses {
 		d, err := files.Tree(e.Path)
 		fmt.Fprintf(h, "eclass %s %s %t\n", e.Name, d, err == nil)

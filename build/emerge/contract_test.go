@@ -14,12 +14,17 @@ import (
 	"testing"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/emerge/emergetest"
+	"github.com/build-swarm/swarm/build/emerge/sandbox"
 )
 
 var recordFlag = flag.Bool("record", false, "record the contract from the real emerge on PATH")
 
 func TestMain(m *testing.M) {
+	if code, hidden := sandbox.Main(os.Args, base.Ops()); hidden {
+		os.Exit(code)
+	}
 	if emergetest.IsEmerge() {
 		emergetest.Exit(emergetest.Main())
 	}

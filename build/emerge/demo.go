@@ -107,6 +107,12 @@ PORTAGE_LOGDIR="%s/var/log/portage"
 	return nil
 }
 
+// MachineArch is this machine's architecture, as Portage names it.
+func MachineArch() string {
+	arch, _ := machineArch()
+	return arch
+}
+
 // machineArch is Gentoo's name of this architecture and its usual CHOST.
 func machineArch() (arch, chost string) {
 	switch runtime.GOARCH {

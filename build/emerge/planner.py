@@ -9,6 +9,7 @@ since 2009; "probe" checks that they are there.
 
 Request: {"mode": "probe"}
          {"mode": "plan", "atoms": [...], "options": [...], "max_tries": 10, "keyed": [...]}
+         {"mode": "system"}
          {"mode": "facts", "packages": [{"cpv": ..., "repo": ...}, ...], "keyed": [...]}
          {"mode": "target", "keyed": [...]}
          {"mode": "seeds", "packages": [{"cpv": ..., "slot": ..., "atoms": [...]}, ...]}
@@ -783,6 +784,40 @@ def do_facts(session, request):
     return {"nodes": nodes, "env": session.environment()}
 
 
+def do_system(session, request):
+    """The installed packages of @system, Portage, and all they need to run, needed ones first."""
+    from portage.dep import Atom, use_reduce
+
+    config = session.load(None, [], {})
+    atoms = sorted(str(a) for a in config.target_config.setconfig.getSetAtoms("system"))
+    if not atoms:
+        raise Problem("missing", "the profile of this machine names no packages in @system", "@system")
+    order, seen, absent = [], set(), []
+
+    def visit(atom, needed):
+        found = session.vardb.match(atom)
+        if not found and needed:
+            absent.append(str(atom))
+        for cpv in found:
+            if str(cpv) in seen:
+                continue
+            seen.add(str(cpv))
+            use, eapi, *deps = session.vardb.aux_get(str(cpv), ["USE", "EAPI", "RDEPEND", "IDEPEND", "PDEPEND"])
+            later = []
+            for i, text in enumerate(deps):
+                flat = use_reduce(text, uselist=use.split(), eapi=eapi, token_class=Atom, flat=True)
+                for x in flat:
+                    if isinstance(x, Atom) and not x.blocker:
+                        later.append(x) if i == 2 else visit(x.without_use, False)
+            order.append(str(cpv))
+            for x in later:
+                visit(x.without_use, False)
+
+    for a in atoms + ["sys-apps/portage"]:
+        visit(Atom(a).without_use, True)
+    return {"packages": order, "absent": absent}
+
+
 def main():
     try:
         request = json.load(sys.stdin)
@@ -793,6 +828,8 @@ def main():
                    "globals": globals_dir(session.portage)}
         elif mode == "plan":
             doc = do_plan(session, request)
+        elif mode == "system":
+            doc = do_system(session, request)
         elif mode == "facts":
             doc = do_facts(session, request)
         elif mode == "target":

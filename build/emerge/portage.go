@@ -119,6 +119,26 @@ func Detect(ctx context.Context, cfg Config) (*Portage, error) {
 	return p, nil
 }
 
+// Found is what Detect found, for a process that is to drive the same Portage
+// without looking again.
+type Found struct {
+	Config                                          Config
+	Emerge, Python, Version, PyVer, Globals, Script string
+}
+
+// Found tells what was found.
+func (p *Portage) Found() Found {
+	return Found{p.cfg, p.Emerge, p.Python, p.Version, p.PyVer, p.globals, p.who.script}
+}
+
+// Portage is the Portage that was found, without looking whether it still is
+// there.
+func (f Found) Portage() *Portage {
+	p := &Portage{cfg: f.Config, Emerge: f.Emerge, Python: f.Python, Version: f.Version, PyVer: f.PyVer, globals: f.Globals, who: whoami(), trees: newTreeCache()}
+	p.who.script = f.Script
+	return p
+}
+
 // probe is imported by whatever Python starts emerge, and says which it is.
 const probe = `import os, sys, json
 if os.environ.get("SWARM_PROBE") == "1":
@@ -276,21 +296,26 @@ func (p *Portage) ask(ctx context.Context, env []string, request any, into inter
 	if ctx.Err() != nil {
 		return fmt.Errorf("run the planner: %w", ctx.Err())
 	}
+	return answer(out, stderr.String(), runErr, into)
+}
+
+// answer decodes what a run of the planner printed.
+func answer(out *capped, stderr string, runErr error, into interface{ head() *reply }) error {
 	if out.full {
 		return fmt.Errorf("read the planner's answer: longer than %d MiB", maxAnswer>>20)
 	}
-	if err := json.Unmarshal(stdout.Bytes(), into); err != nil {
+	if err := json.Unmarshal(out.buf.Bytes(), into); err != nil {
 		if runErr == nil {
 			runErr = err
 		}
-		return fmt.Errorf("run the planner: %w: %s", runErr, lastLine(stderr.String()))
+		return fmt.Errorf("run the planner: %w: %s", runErr, lastLine(stderr))
 	}
 	head := into.head()
 	if head.Schema != schema {
 		return fmt.Errorf("read the planner's answer: schema %d, want %d", head.Schema, schema)
 	}
 	if !head.OK {
-		if said := complaint(stderr.String()); (head.Kind == "portage" || head.Kind == "config") && said != "" {
+		if said := complaint(stderr); (head.Kind == "portage" || head.Kind == "config") && said != "" {
 			head.Error += " (" + said + ")"
 		}
 		return plannerError(head)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/worker"
 )
 
@@ -247,7 +248,7 @@ func TestRealRootIsGivenNotFound(t *testing.T) {
 		if _, err := b.Build(t.Context(), request(t, at("tablegen"), files)); err != nil {
 			t.Fatal(err)
 		}
-		have, err := installedIn(cfg.BuildPrefix)
+		have, err := base.Packages(cfg.BuildPrefix)
 		if err != nil || len(have) != 0 {
 			t.Errorf("installed: %v %v, want nothing", have, err)
 		}
@@ -391,7 +392,7 @@ func TestRealInstallsWhatWasBuilt(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	have, err := installedIn(cfg.EPrefix)
+	have, err := base.Packages(cfg.EPrefix)
 	if err != nil || len(have) != 4 {
 		t.Errorf("installed: %v %v", have, err)
 	}

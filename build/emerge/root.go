@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/gpkg"
 	"github.com/build-swarm/swarm/build/worker"
 )
@@ -144,60 +145,6 @@ func layOutPrefix(dir, globals string) error {
 	return nil
 }
 
-// installed is one package of a root, as its database has it.
-type installed struct {
-	cpv       build.CPV
-	slot      build.Slot
-	repo      string
-	use       string // IUSE flags that are on, sorted
-	buildTime string
-}
-
-// installedIn reads the package database of a root. What is not a package's
-// entry (a merge under way, a lock) is passed over.
-func installedIn(eroot string) (map[build.CPV]installed, error) {
-	out := make(map[build.CPV]installed)
-	dbs, err := filepath.Glob(filepath.Join(eroot, "var/db/pkg", "*", "*"))
-	if err != nil {
-		return nil, fmt.Errorf("read installed packages: %w", err)
-	}
-	for _, d := range dbs {
-		cpv, err := build.ParseCPV(filepath.Base(filepath.Dir(d)) + "/" + filepath.Base(d))
-		if err != nil {
-			continue
-		}
-		read := func(name string) string {
-			b, err := os.ReadFile(filepath.Join(d, name))
-			if err != nil {
-				return "" // the keys Portage does not write when they are empty
-			}
-			return strings.Join(strings.Fields(string(b)), " ")
-		}
-		slot, err := build.ParseSlot(read("SLOT"))
-		if err != nil {
-			continue
-		}
-		out[cpv] = installed{
-			cpv: cpv, slot: slot, repo: read("repository"),
-			use: onFlags(read("USE"), read("IUSE")), buildTime: read("BUILD_TIME"),
-		}
-	}
-	return out, nil
-}
-
-// onFlags is the flags of iuse that stand in use, sorted.
-func onFlags(use, iuse string) string {
-	on := strings.Fields(use)
-	var out []string
-	for _, f := range strings.Fields(iuse) {
-		if f = strings.TrimLeft(f, "+-"); slices.Contains(on, f) {
-			out = append(out, f)
-		}
-	}
-	slices.Sort(out)
-	return strings.Join(slices.Compact(out), " ")
-}
-
 // rootNote is what the Builder remembers of a Prefix of its own: which
 // artifact each installed package came from.
 type rootNote map[string]build.Key
@@ -239,7 +186,7 @@ func (t *task) fillRoot(ctx context.Context) error {
 // has belongs to the job's list: a root is extended from a subset, never used
 // as a superset, since a package too many can change what a build finds.
 func (t *task) ownRoot(files map[build.CPV]worker.RootFile) ([]worker.RootFile, error) {
-	have, err := installedIn(t.eprefix)
+	have, err := base.Packages(t.eprefix)
 	if err != nil {
 		return nil, err
 	}
@@ -272,13 +219,13 @@ func (t *task) ownRoot(files map[build.CPV]worker.RootFile) ([]worker.RootFile, 
 // the job's slot and flags stays; another version in the same slot is replaced
 // only if the configuration allows it.
 func (t *task) machineRoot(files map[build.CPV]worker.RootFile) ([]worker.RootFile, error) {
-	have, err := installedIn(cmp.Or(t.eprefix, "/"))
+	have, err := base.Packages(cmp.Or(t.eprefix, "/"))
 	if err != nil {
 		return nil, err
 	}
 	taken := make(map[string]build.CPV)
 	for cpv, in := range have {
-		taken[cpv.CP()+":"+in.slot.Slot] = cpv
+		taken[cpv.CP()+":"+in.Slot.Slot] = cpv
 	}
 	var add []worker.RootFile
 	for _, r := range t.req.Job.Root.All() {
@@ -288,7 +235,7 @@ func (t *task) machineRoot(files map[build.CPV]worker.RootFile) ([]worker.RootFi
 		}
 		f, given := files[r.CPV]
 		in, there := have[r.CPV]
-		if there && in.slot == slot {
+		if there && in.Slot == slot {
 			if !given {
 				continue
 			}
@@ -312,13 +259,13 @@ func (t *task) machineRoot(files map[build.CPV]worker.RootFile) ([]worker.RootFi
 }
 
 // sameBuild reports whether an installed package has the flags of a gpkg.
-func sameBuild(path string, in installed) (bool, error) {
+func sameBuild(path string, in base.Package) (bool, error) {
 	pkg, done, err := openPackage(path)
 	if err != nil {
 		return false, err
 	}
 	defer done()
-	return onFlags(pkg.Metadata["USE"], pkg.Metadata["IUSE"]) == in.use, nil
+	return base.OnFlags(pkg.Metadata["USE"], pkg.Metadata["IUSE"]) == in.USE, nil
 }
 
 func openPackage(path string) (*gpkg.Package, func(), error) {
@@ -368,7 +315,7 @@ func (t *task) install(ctx context.Context, add []worker.RootFile) error {
 
 // offer puts a package where emerge looks for it, under the name that it
 // wants: the build ID of its metadata is part of that.
-func (t *task) offer(f worker.RootFile) error {
+func (t *attempt) offer(f worker.RootFile) error {
 	pkg, done, err := openPackage(f.Path)
 	if err != nil {
 		return err
@@ -396,7 +343,7 @@ func (t *task) offer(f worker.RootFile) error {
 
 // checkRoot compares what is installed with the job's list.
 func (t *task) checkRoot() error {
-	have, err := installedIn(cmp.Or(t.eprefix, "/"))
+	have, err := base.Packages(cmp.Or(t.eprefix, "/"))
 	if err != nil {
 		return err
 	}
@@ -405,8 +352,8 @@ func (t *task) checkRoot() error {
 		if !ok {
 			return machine("%s is not in the root of %s after it was installed", r.CPV, t.req.Job.CPV)
 		}
-		if want, err := build.ParseSlot(r.Slot); err != nil || want != in.slot {
-			return machine("%s in the root of %s has slot %s, wanted %s", r.CPV, t.req.Job.CPV, in.slot, r.Slot)
+		if want, err := build.ParseSlot(r.Slot); err != nil || want != in.Slot {
+			return machine("%s in the root of %s has slot %s, wanted %s", r.CPV, t.req.Job.CPV, in.Slot, r.Slot)
 		}
 	}
 	if t.b.p.cfg.BuildPrefix != "" && len(have) != t.req.Job.Root.Len() {

@@ -47,6 +47,14 @@ type Request struct {
 	Root    []RootFile        // what the root adds to the base, in merge order
 	Phase   func(name string) `cbor:"-"`
 	Jobs    int               // make -j
+
+	// What the job's round was planned on. Without a base the builder's own
+	// root is meant, without a bundle the configuration of its own machine.
+	Base   build.BaseRef
+	Bundle *build.Bundle
+	// Repos are the repositories of the plan's tree by name: directories that
+	// nothing changes. Empty = the machine's own, if they are that tree.
+	Repos map[string]string
 }
 
 // RootFile is one verified .gpkg.tar that a root installs.
@@ -61,4 +69,7 @@ type Result struct {
 	CoreMillis int64
 	PeakMiB    int64
 	Inputs     string // digest of the provenance, see build.Outcome.Inputs
+	RootMillis int64  // of the whole, what setting up the root took
+	// Provisional: see build.Outcome.
+	Provisional bool
 }

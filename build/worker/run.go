@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -53,7 +54,9 @@ type run struct {
 
 	mu        sync.Mutex
 	phase     string
-	compiling time.Time // zero until the build itself runs
+	since     time.Time     // of the phase
+	phases    []build.Phase // that are over
+	compiling time.Time     // zero until the build itself runs
 	held      restraint
 }
 
@@ -159,6 +162,7 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	}
 	out.Millis = time.Since(started).Milliseconds()
 	out.CoreMillis, out.PeakMiB, out.Inputs = res.CoreMillis, res.PeakMiB, res.Inputs
+	out.RootMillis, out.Provisional, out.Phases = res.RootMillis, res.Provisional, r.steps()
 	ctx, cancel := grace(ctx)
 	defer cancel()
 	if err == nil {
@@ -193,13 +197,41 @@ func (r *run) prepare(ctx context.Context, dir string) (Request, time.Time, erro
 	case <-ctx.Done():
 		return Request{}, time.Time{}, ctx.Err()
 	}
-	return Request{Job: r.job, Target: r.target, Dir: scratch, Root: root, Jobs: r.w.cfg.Jobs}, time.Now(), nil
+	req := Request{Job: r.job, Target: r.target, Dir: scratch, Root: root, Jobs: r.w.cfg.Jobs}
+	if err := r.ground(ctx, &req); err != nil {
+		return Request{}, time.Time{}, err
+	}
+	return req, time.Now(), nil
+}
+
+// ground has what the round was planned on brought here.
+func (r *run) ground(ctx context.Context, req *Request) error {
+	if r.w.cfg.Prepare == nil {
+		return nil
+	}
+	var on claims.Ground
+	err := r.w.cfg.Board.Do(ctx, func(rep *claims.Replica, _ claims.Now) []claims.Event {
+		on = rep.GroundOf(r.job.Key)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.w.cfg.Prepare(ctx, on, req)
 }
 
 // fetchRoot brings what the root adds to the base into the store.
 func (r *run) fetchRoot(ctx context.Context) ([]RootFile, error) {
 	var files []RootFile
 	for _, e := range r.job.Root.All() {
+		if e.Seed != "" {
+			path, err := r.fetchSeed(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, RootFile{Entry: e, Path: path})
+			continue
+		}
 		if e.Key == "" || e.Key == r.job.Key {
 			continue
 		}
@@ -236,6 +268,28 @@ func (r *run) fetchRoot(ctx context.Context) ([]RootFile, error) {
 	return files, nil
 }
 
+// fetchSeed brings a package that the requester lent.
+func (r *run) fetchSeed(ctx context.Context, e build.RootEntry) (string, error) {
+	c, err := cas.Parse(e.Seed)
+	if err != nil {
+		return "", err
+	}
+	if _, err := r.w.cfg.Store.Stat(c); errors.Is(err, cas.ErrNotFound) {
+		var holders []string
+		err := r.w.cfg.Board.Do(ctx, func(rep *claims.Replica, now claims.Now) []claims.Event {
+			holders = rep.Holders(e.Seed, true, now)
+			return nil
+		})
+		if err == nil {
+			err = r.w.cfg.Fetch(ctx, c, holders)
+		}
+		if err != nil {
+			return "", &build.Failure{Class: build.BadNetwork, Reason: fmt.Sprintf("fetch %s, which its requester lent: %v", e.CPV, err)}
+		}
+	}
+	return r.localPath(c)
+}
+
 // localPath is where the store keeps a blob; opening it verified it.
 func (r *run) localPath(c cid.Cid) (string, error) {
 	b, err := r.w.cfg.Store.Open(c)
@@ -253,12 +307,38 @@ func (r *run) localPath(c cid.Cid) (string, error) {
 // enter notes a phase and tells the board.
 func (r *run) enter(phase string, compiling bool) {
 	r.mu.Lock()
-	r.phase = phase
+	r.turn(phase, time.Now())
 	if compiling && r.compiling.IsZero() {
 		r.compiling = time.Now()
 	}
 	r.mu.Unlock()
 	r.tell()
+}
+
+// maxPhases bounds what an outcome says of a build's course.
+const maxPhases = 32
+
+// turn ends the phase under way. Those of one name are added up.
+func (r *run) turn(phase string, now time.Time) {
+	if r.phase != "" {
+		ms := now.Sub(r.since).Milliseconds()
+		i := slices.IndexFunc(r.phases, func(p build.Phase) bool { return p.Name == r.phase })
+		switch {
+		case i >= 0:
+			r.phases[i].Millis += ms
+		case len(r.phases) < maxPhases:
+			r.phases = append(r.phases, build.Phase{Name: r.phase, Millis: ms})
+		}
+	}
+	r.phase, r.since = phase, now
+}
+
+// steps are the phases that the build went through.
+func (r *run) steps() []build.Phase {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn(r.phase, time.Now())
+	return slices.Clone(r.phases)
 }
 
 // tell gives the board this build's progress.

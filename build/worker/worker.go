@@ -50,6 +50,9 @@ type Config struct {
 	Speed    int64  // core-milliseconds per second of one slot
 	// Free is what the machine has left for builds; nil admits every build.
 	Free func() guest.Room
+	// Prepare brings what a round was planned on (its base, its configuration,
+	// its trees) to this machine and names it in the request; nil = nothing.
+	Prepare func(ctx context.Context, on claims.Ground, req *Request) error
 	// Surviving are the builds that an earlier process began and that go on.
 	Surviving []Survivor
 	Log       *slog.Logger

@@ -19,10 +19,9 @@ type group struct {
 	fd  *os.File
 }
 
-// Control groups are made below the one that this process is in, if it is its
-// own (a unit with Delegate=yes), or below the root of the hierarchy for root.
-// Their names begin like this, so that a later process finds what an earlier
-// one left.
+// Control groups are made below the one that this process is in, so that
+// whoever holds that one back or ends it reaches everything. Their names begin
+// like this, so that a later process finds what an earlier one left.
 const groupPrefix = "swarm-build-"
 
 // newGroup makes a control group with limits. No right to make one is no error.
@@ -43,7 +42,13 @@ func newGroup(l Limits) (*group, error) {
 		if v <= 0 {
 			continue
 		}
-		err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(v, 10)), 0)
+		value := []byte(strconv.FormatInt(v, 10))
+		err := os.WriteFile(filepath.Join(dir, file), value, 0)
+		if errors.Is(err, fs.ErrNotExist) && l.Own {
+			// A group with processes hands no controller down: the limit stands
+			// at the group of this process, which is there for this run alone.
+			err = os.WriteFile(filepath.Join(parent, file), value, 0)
+		}
 		// A controller that is not delegated has no file.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 			g.remove()
@@ -74,13 +79,7 @@ func groupParent() string {
 			if err != nil || strings.HasPrefix(rel, "..") {
 				return ""
 			}
-			// A daemon that was given a subtree stands in a leaf of it, since
-			// groups with processes can have no limited children.
-			dir := filepath.Join(mount, rel)
-			if filepath.Base(dir) == groupLeaf {
-				dir = filepath.Dir(dir)
-			}
-			return dir
+			return filepath.Join(mount, rel)
 		}
 	}
 	return ""
@@ -104,45 +103,14 @@ func groupMount() (mount, root string) {
 	return "", ""
 }
 
-// groupLeaf is where a daemon with a subtree of its own moves itself.
-const groupLeaf = "swarm-daemon"
-
-// Settle prepares the control group of a daemon: if it is alone in its own and
-// may, it moves into a leaf and hands the controllers that it has to its
-// children. It then removes the groups of builds that an earlier daemon left
-// there, ending what is still in them. Where there are no control groups, or no
-// right to them, it does nothing; it is called once, before the first Run.
-func Settle() error {
+// Sweep removes control groups that earlier processes left, where this one would
+// make its own. What is in use is left alone.
+func Sweep() error {
 	dir := groupParent()
 	if dir == "" {
 		return nil
 	}
-	if err := sweepGroups(dir); err != nil {
-		return err
-	}
-	pids, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if err != nil || strings.TrimSpace(string(pids)) != strconv.Itoa(os.Getpid()) {
-		return nil // somebody else's too, or already in the leaf
-	}
-	leaf := filepath.Join(dir, groupLeaf)
-	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil // not given to us
-	}
-	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-		return fmt.Errorf("move into control group %s: %w", leaf, err)
-	}
-	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-	if err != nil {
-		return fmt.Errorf("read controllers of %s: %w", dir, err)
-	}
-	for _, c := range strings.Fields(string(have)) {
-		switch c {
-		case "cpu", "memory", "pids":
-			// One that cannot be handed on only means one limit less.
-			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
-		}
-	}
-	return nil
+	return sweepGroups(dir)
 }
 
 // sweepGroups removes the groups of builds that nobody waits for any more.

@@ -35,7 +35,8 @@
 // # Limits
 //
 // Where this process may make control groups (cgroup v2), a run has one of its
-// own, with limits of memory, processes and a low weight (cgroup.go). Elsewhere
+// own below this process's (cgroup.go), which counts what it costs; limits of
+// memory and processes need the controllers to be delegated. Elsewhere
 // the number of processes is held by the namespace's own pid_max (Linux 6.14) or
 // by RLIMIT_NPROC, and memory only by being the first that the kernel takes when
 // it runs out.

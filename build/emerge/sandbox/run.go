@@ -33,11 +33,19 @@ const (
 // grace is how long a program has to end after SIGTERM.
 const grace = 2 * time.Second
 
+// Streams are a program's standard input and output; each may be nil, and Err
+// is Out then.
+type Streams struct {
+	In  io.Reader
+	Out io.Writer
+	Err io.Writer
+}
+
 // Run runs a program in a sandbox and returns when it and everything it started
-// is gone. in and out may be nil. Errors wrap ErrSetup where nothing ran; the
+// is gone. Errors wrap ErrSetup where nothing ran; the
 // program's own failure is in Result.Exit. When ctx ends the program is told
 // (SIGTERM), then killed, and the error is the context's.
-func Run(ctx context.Context, s Spec, in io.Reader, out io.Writer) (Result, error) {
+func Run(ctx context.Context, s Spec, io Streams) (Result, error) {
 	if err := s.check(); err != nil {
 		return Result{}, err
 	}
@@ -49,7 +57,7 @@ func Run(ctx context.Context, s Spec, in io.Reader, out io.Writer) (Result, erro
 	if !s.Network {
 		flags |= unix.CLONE_NEWNET
 	}
-	return start(ctx, o, flags, in, out)
+	return start(ctx, o, flags, io)
 }
 
 // Do runs one of Main's operations with the ids that sandboxes have: what an
@@ -57,19 +65,19 @@ func Run(ctx context.Context, s Spec, in io.Reader, out io.Writer) (Result, erro
 // root it runs the operation in a process of its own all the same.
 func Do(ctx context.Context, op, arg string, in io.Reader, out io.Writer) error {
 	o := order{Op: op, Op1: arg, User: rootless()}
-	_, err := start(ctx, o, unix.CLONE_NEWPID, in, out)
+	_, err := start(ctx, o, unix.CLONE_NEWPID, Streams{In: in, Out: out})
 	return err
 }
 
 // rootless reports that namespaces take a user namespace here.
 func rootless() bool { return os.Geteuid() != 0 }
 
-func start(ctx context.Context, o order, flags uintptr, in io.Reader, out io.Writer) (Result, error) {
+func start(ctx context.Context, o order, flags uintptr, std Streams) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	if out == nil {
-		out = io.Discard
+	if std.Out == nil {
+		std.Out = io.Discard
 	}
 	var p pipes
 	defer p.close()
@@ -84,7 +92,10 @@ func start(ctx context.Context, o order, flags uintptr, in io.Reader, out io.Wri
 	cmd := exec.CommandContext(ctx, self)
 	cmd.Args = []string{name}
 	cmd.Env = []string{}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, p.outW, p.outW
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = std.In, p.outW, p.outW
+	if std.Err != nil {
+		cmd.Stderr = p.errW
+	}
 	cmd.ExtraFiles = []*os.File{p.orderR, p.lifeR, p.reportW}
 	attr := &syscall.SysProcAttr{Setpgid: true, Cloneflags: flags}
 	if o.User {
@@ -99,11 +110,16 @@ func start(ctx context.Context, o order, flags uintptr, in io.Reader, out io.Wri
 		return Result{}, fmt.Errorf("%w: make namespaces: %w", ErrSetup, explain(err))
 	}
 	p.closeTheirs()
-	copied := make(chan error, 1)
-	go func() {
-		_, err := io.Copy(out, p.outR)
-		copied <- err
-	}()
+	copied := make(chan error, 2)
+	for r, w := range map[*os.File]io.Writer{p.outR: std.Out, p.errR: std.Err} {
+		go func() {
+			if w == nil {
+				w = io.Discard
+			}
+			_, err := io.Copy(w, r)
+			copied <- err
+		}()
+	}
 	told := make(chan []byte, 1)
 	go func() {
 		b, _ := io.ReadAll(io.LimitReader(p.reportR, 1<<20)) // what is missing shows as a report that does not parse
@@ -119,8 +135,9 @@ func start(ctx context.Context, o order, flags uintptr, in io.Reader, out io.Wri
 	// that somehow kept one may not hold up the caller.
 	deadline := time.Now().Add(grace)
 	_ = p.outR.SetReadDeadline(deadline)
+	_ = p.errR.SetReadDeadline(deadline)
 	_ = p.reportR.SetReadDeadline(deadline)
-	copyErr := <-copied
+	copyErr := errors.Join(<-copied, <-copied)
 	var r report
 	parseErr := json.Unmarshal(<-told, &r)
 	if ctx.Err() != nil {
@@ -182,11 +199,11 @@ func explain(err error) error {
 
 // pipes are the ones between caller and init.
 type pipes struct {
-	orderR, orderW, lifeR, lifeW, reportR, reportW, outR, outW *os.File
+	orderR, orderW, lifeR, lifeW, reportR, reportW, outR, outW, errR, errW *os.File
 }
 
 func (p *pipes) open() (err error) {
-	for _, x := range []struct{ r, w **os.File }{{&p.orderR, &p.orderW}, {&p.lifeR, &p.lifeW}, {&p.reportR, &p.reportW}, {&p.outR, &p.outW}} {
+	for _, x := range []struct{ r, w **os.File }{{&p.orderR, &p.orderW}, {&p.lifeR, &p.lifeW}, {&p.reportR, &p.reportW}, {&p.outR, &p.outW}, {&p.errR, &p.errW}} {
 		if *x.r, *x.w, err = os.Pipe(); err != nil {
 			return err
 		}
@@ -195,13 +212,13 @@ func (p *pipes) open() (err error) {
 }
 
 func (p *pipes) closeTheirs() {
-	for _, f := range []*os.File{p.orderR, p.lifeR, p.reportW, p.outW} {
+	for _, f := range []*os.File{p.orderR, p.lifeR, p.reportW, p.outW, p.errW} {
 		_ = f.Close() // our copies of init's ends
 	}
 }
 
 func (p *pipes) close() {
-	for _, f := range []*os.File{p.orderR, p.orderW, p.lifeR, p.lifeW, p.reportR, p.reportW, p.outR, p.outW} {
+	for _, f := range []*os.File{p.orderR, p.orderW, p.lifeR, p.lifeW, p.reportR, p.reportW, p.outR, p.outW, p.errR, p.errW} {
 		if f != nil {
 			_ = f.Close() // most are closed already
 		}
@@ -211,7 +228,7 @@ func (p *pipes) close() {
 // Output runs a program and returns what it printed, at most max bytes of it.
 func Output(ctx context.Context, s Spec, in io.Reader, max int) (Result, []byte, error) {
 	var b bytes.Buffer
-	res, err := Run(ctx, s, in, &limited{&b, max})
+	res, err := Run(ctx, s, Streams{In: in, Out: &limited{&b, max}})
 	return res, b.Bytes(), err
 }
 

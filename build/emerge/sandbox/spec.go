@@ -61,6 +61,9 @@ type Limits struct {
 	MemoryBytes int64 // of all processes together
 	Processes   int64
 	Weight      int64 // share of the processor, 1 to 10000; 100 is everybody's
+	// Own says that the control group of this process is there for the run
+	// alone, so that limits may be set on it.
+	Own bool
 }
 
 // Result is what a run came to.

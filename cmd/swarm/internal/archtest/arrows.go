@@ -57,7 +57,7 @@ var arrows = []arrow{
 	{"build/worker", append(slices.Clone(belowView), "build/gpkg", "build/guest", "claims/agent"), "takes a job from the board to an artifact; who compiles and who copies comes through its interfaces"},
 	{"build/guest/watch", []string{"build", "build/guest"}, "sensors and the loop that steps a guest; builds come through its interface"},
 	{"build/shim", []string{"build", "build/guest", "build/worker"}, "implements the worker's interface by another process, and knows no board"},
-	{"build/emerge", []string{"build", "build/release", "build/gpkg", "build/worker"}, "compares versions, implements the worker's interface and knows no board"},
+	{"build/emerge", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/release", "build/gpkg", "build/worker"}, "compares versions, implements the worker's interface and knows no board"},
 	{"build/emerge/sandbox", nil, "runs a program in a root of its own; what program, and why, is nobody's business here"},
 	{"build/emerge/base", []string{"build", "build/emerge/sandbox", "cas"}, "a base is a directory and the blobs it is made of; what is built in it is not known here"},
 	{"build/emerge/emergetest", nil, "stands in for a program that knows nothing of us"},
@@ -71,7 +71,7 @@ var arrows = []arrow{
 	{"httpgateway/ui", []string{"build", "build/view"}, "shows the one snapshot"},
 
 	{"cmd/swarm", []string{"cmd/swarm/internal/cli"}, "main hands over the arguments and the exit code"},
-	{"cmd/swarm/internal/cli", []string{"build", "build/guest/...", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
+	{"cmd/swarm/internal/cli", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/guest/...", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
 		"flags in, answers out: names and errors of others, no part of the composition"},
 	{"cmd/swarm/internal/control", []string{"build", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
 	{"cmd/swarm/internal/update", []string{"build", "build/release"}, "drives the emerge of a machine that installs; it needs no daemon"},

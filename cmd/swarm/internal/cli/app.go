@@ -20,6 +20,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/build-swarm/swarm/build/emerge/base"
+	"github.com/build-swarm/swarm/build/emerge/sandbox"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/node"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
@@ -52,6 +54,10 @@ var errPartial = errors.New("partly done")
 
 // Main runs one command and returns the exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	// Before anything else: this process may be init of a build's sandbox.
+	if code, hidden := sandbox.Main(args, base.Ops()); hidden {
+		return code
+	}
 	e := &env{in: stdin, out: render.To(stdout), err: stderr}
 	return e.run(args, stdin, stdout, stderr)
 }
@@ -142,7 +148,7 @@ func newApp(e *env, stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Flags:           []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print the version"}},
 		Commands: slices.Concat([]*cli.Command{
 			initCmd(e), inviteCmd(e), joinCmd(e), runCmd(e), statusCmd(e), peersCmd(e), buildCmd(e), jobsCmd(e), whyCmd(e), logsCmd(e), eventsCmd(e),
-		}, orderCmds(e), releaseCmds(e), storageCmds(e), targetCmds(e), []*cli.Command{rekeyCmd(e), portageCmd(e), demoCmd(e), versionCmd(e)}, lifeCmds(e)),
+		}, orderCmds(e), releaseCmds(e), storageCmds(e), targetCmds(e), []*cli.Command{rekeyCmd(e), baseCmd(e), portageCmd(e), demoCmd(e), versionCmd(e)}, lifeCmds(e)),
 		// Errors are written by report, once.
 		ExitErrHandler: func(*cli.Context, error) {},
 	}

@@ -201,6 +201,7 @@ func runFlags() []cli.Flag {
 		boolFlag("auto-release", true, "release what is asked for here when it is built; false leaves it to swarm finalize"),
 		stringFlag("builder", "auto", "`WHAT` swarm build plans with: portage, sample, or auto"),
 		stringFlag("emerge", "", "the emerge to build with, a `FILE`; empty looks on PATH"),
+		boolFlag("in-place", false, "build in this machine's own root what comes without a base; such packages are marked provisional"),
 		stringFlag("portage-config", "", "`DIR` that holds etc/portage, if not the machine's own"),
 		boolFlag("mdns", true, "find peers of the swarm on the local network"),
 		boolFlag("dht", true, "find peers of the swarm through one another"),

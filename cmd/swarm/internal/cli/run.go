@@ -163,8 +163,10 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	}
 	found, err := daemon.Find(c.Context, daemon.Search{
 		Want: c.String("builder"), Emerge: c.String("emerge"), PortageConfig: c.String("portage-config"), Target: target, Log: log,
+		State: state, InPlace: c.Bool("in-place"),
 	})
 	cfg.Builders, cfg.Planners, cfg.Default = found.Build, found.Plan, found.Default
+	cfg.Ground = found.Ground
 	return cfg, found, err
 }
 

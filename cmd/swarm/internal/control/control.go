@@ -81,6 +81,7 @@ type Daemon interface {
 	Storage
 	Exporter
 	Guest
+	Bases
 	Info(ctx context.Context) (Info, error)
 	Status(ctx context.Context) (view.Snapshot, error)
 	Jobs(ctx context.Context, round string) ([]view.Job, error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/build-swarm/swarm/build"
@@ -24,6 +25,8 @@ type Search struct {
 	Emerge        string // program; "" looks on PATH
 	PortageConfig string // directory of a configuration with the sample ebuilds; "" is the machine's own
 	Target        string
+	State         string // directory of this peer, where bases and roots are kept
+	InPlace       bool   // jobs without a base are built in the machine's own root
 	Log           *slog.Logger
 }
 
@@ -32,6 +35,7 @@ type Builders struct {
 	Build   map[build.Builder]worker.Builder
 	Plan    map[build.Builder]Planner
 	Default build.Builder // what `swarm build` plans with
+	Ground  *Ground       // what rounds are planned on
 
 	tools tools
 }
@@ -53,15 +57,33 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 		Default: build.BuilderSample,
 		tools:   tools{Toolchain: tc},
 	}
+	b.tools.Roots = rootTools{State: s.State, Arch: emerge.MachineArch(), Hide: []string{s.State}, InPlace: s.InPlace}
+	shelf := &Shelf{}
+	b.Ground = &Ground{Bases: b.tools.Roots.bases(shelf), Shelf: shelf}
 	if s.Want == string(build.BuilderSample) {
 		return b, nil
 	}
-	config, p, samples, err := findPortage(ctx, s)
+	roots := b.tools.Roots.roots(b.Ground.Bases, nil, false, s.Log)
+	why := roots.Probe(ctx)
+	if why != nil {
+		s.Log.Info("jobs that have a base are not built here", "reason", why)
+	}
+	p, samples, err := findPortage(ctx, s, why == nil)
+	if err != nil && why == nil {
+		// A base carries a Portage of its own.
+		b.Build[build.BuilderPortage] = b.tools.ebuilds(nil, roots, s.Log)
+	}
 	switch {
 	case err == nil:
-		b.tools.Portage = config
-		b.Build[build.BuilderPortage] = emerge.NewBuilder(p, s.Log)
-		b.Plan[build.BuilderPortage] = PortagePlanner{Portage: p, Target: s.Target, Samples: samples}
+		found := p.Found()
+		b.Ground.Own = p
+		b.tools.Portage, b.tools.Prefix = &found, found.Config.BuildPrefix != ""
+		b.Build[build.BuilderPortage] = b.tools.ebuilds(p, b.tools.Roots.roots(b.Ground.Bases, p, why == nil, s.Log), s.Log)
+		planner := PortagePlanner{Portage: p, Target: s.Target, Samples: samples}
+		if samples != nil && !b.tools.Prefix {
+			planner.Host = b.Ground.Bases
+		}
+		b.Plan[build.BuilderPortage] = planner
 		b.Default = build.BuilderPortage
 	case s.Want == string(build.BuilderPortage):
 		return Builders{}, &control.Error{Kind: control.KindInternal, Message: build.OneLine(err.Error(), 400), Hint: "put emerge on PATH, or name it with --emerge"}
@@ -73,19 +95,24 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 	return b, nil
 }
 
-func findPortage(ctx context.Context, s Search) (emerge.Config, *emerge.Portage, []string, error) {
+// findPortage finds the machine's Portage, or makes the configuration of the
+// sample ebuilds: on the machine's own root where builds can have roots above
+// it, else in a Prefix.
+func findPortage(ctx context.Context, s Search, isolated bool) (*emerge.Portage, []string, error) {
 	if s.PortageConfig == "" {
-		c := emerge.Config{Emerge: s.Emerge}
-		p, err := emerge.Detect(ctx, c)
-		return c, p, nil, err
+		p, err := emerge.Detect(ctx, emerge.Config{Emerge: s.Emerge})
+		return p, nil, err
 	}
 	c, err := emerge.DemoConfig(s.PortageConfig)
 	if err != nil {
-		return c, nil, nil, fmt.Errorf("lay out Portage's configuration in %s: %w", s.PortageConfig, err)
+		return nil, nil, fmt.Errorf("lay out Portage's configuration in %s: %w", s.PortageConfig, err)
+	}
+	if isolated && os.Geteuid() == 0 {
+		c.EPrefix, c.BuildPrefix = "", ""
 	}
 	c.Emerge = s.Emerge
 	p, err := emerge.Detect(ctx, c)
-	return c, p, emerge.DemoAtoms(), err
+	return p, emerge.DemoAtoms(), err
 }
 
 // Tools is what this machine has to build with: the JSON document of `swarm

@@ -52,13 +52,11 @@ type Daemon struct {
 	Publisher *publish.Publisher
 	Planners  map[build.Builder]Planner
 	Default   build.Builder
+	Ground    *Ground
 	Logs      *worker.Logs // nil on a peer that builds nothing
 	Guest     *watch.Watch // nil there, too
 	About     control.Info // all but the addresses
 	Gateway   func() []string
-	// BaseNamed finds a base by the name that people gave it; nil where no bases
-	// are kept.
-	BaseNamed func(ctx context.Context, name string) (build.BaseRef, error)
 
 	screens *Screens // set by NewScreens, before anybody asks
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge"
+	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/sample"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 )
@@ -64,6 +65,8 @@ type PortagePlanner struct {
 	Portage *emerge.Portage
 	Target  string
 	Samples []string // what "@samples" stands for; nil without the sample ebuilds
+	// Host, if set, makes this machine's own root the base of what is planned.
+	Host *base.Store
 }
 
 // Plan plans what emerge would do for the atoms. A set is updated; a package
@@ -73,7 +76,19 @@ func (p PortagePlanner) Plan(ctx context.Context, atoms []string) (*build.Plan, 
 		atoms = slices.Concat(atoms[:i], p.Samples, atoms[i+1:])
 	}
 	update := slices.ContainsFunc(atoms, func(a string) bool { return strings.HasPrefix(a, "@") })
-	return p.ask(ctx, emerge.PlanRequest{Target: p.Target, Atoms: atoms, Update: update})
+	req := emerge.PlanRequest{Target: p.Target, Atoms: atoms, Update: update}
+	if p.Host != nil {
+		ref, err := p.Host.AddHost(ctx, "host", p.Portage.Version)
+		if err != nil {
+			return nil, err
+		}
+		man, err := p.Host.Manifest(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		req.Base, req.BaseHas = ref, man.Packages
+	}
+	return p.ask(ctx, req)
 }
 
 // ask plans, and says what is wrong as people need it.

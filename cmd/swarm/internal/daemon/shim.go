@@ -18,7 +18,9 @@ import (
 // without looking for everything again.
 type tools struct {
 	Toolchain sample.Toolchain
-	Portage   emerge.Config
+	Portage   *emerge.Found // nil = no Portage that can be used
+	Prefix    bool          // jobs without a base have a root of the builder's own
+	Roots     rootTools
 }
 
 // Apart makes every builder run its builds in processes of their own, started by
@@ -43,8 +45,17 @@ func (b *Builders) Apart(program []string, dir string, keep time.Duration, log *
 	return pool, nil
 }
 
+// ebuilds is the builder of real ebuilds.
+func (t tools) ebuilds(own *emerge.Portage, roots *emerge.Roots, log *slog.Logger) ebuilds {
+	e := ebuilds{roots: roots, own: t.Prefix}
+	if own != nil && (t.Prefix || t.Roots.InPlace) {
+		e.place = emerge.NewBuilder(own, log)
+	}
+	return e
+}
+
 // ShimBuilder makes the builder of a build's own process.
-func ShimBuilder(ctx context.Context, name build.Builder, text []byte, log *slog.Logger) (worker.Builder, error) {
+func ShimBuilder(_ context.Context, name build.Builder, text []byte, log *slog.Logger) (worker.Builder, error) {
 	var t tools
 	if err := json.Unmarshal(text, &t); err != nil {
 		return nil, fmt.Errorf("read the build's tools: %w", err)
@@ -53,13 +64,11 @@ func ShimBuilder(ctx context.Context, name build.Builder, text []byte, log *slog
 	case build.BuilderSample:
 		return sample.NewBuilder(t.Toolchain, time.Now), nil
 	case build.BuilderPortage:
-		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-		defer cancel()
-		p, err := emerge.Detect(ctx, t.Portage)
-		if err != nil {
-			return nil, err
+		var own *emerge.Portage
+		if t.Portage != nil {
+			own = t.Portage.Portage()
 		}
-		return emerge.NewBuilder(p, log), nil
+		return t.ebuilds(own, t.Roots.roots(t.Roots.bases(&Shelf{}), own, true, log), log), nil
 	}
 	return nil, fmt.Errorf("nothing builds with %q", name)
 }

@@ -73,7 +73,8 @@ type Config struct {
 	Builders map[build.Builder]worker.Builder
 	Planners map[build.Builder]daemon.Planner
 	Default  build.Builder
-	Pool     *shim.Pool // of the builders' processes; nil = builds are this process's own
+	Ground   *daemon.Ground // what rounds are planned on
+	Pool     *shim.Pool     // of the builders' processes; nil = builds are this process's own
 	Guest    guest.Policy
 	Sensors  watch.Config   // where the machine's sensors are; zero = the machine's own
 	Drain    time.Duration  // how long builds may take to end when this peer is told to
@@ -162,12 +163,10 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	var q *request.Requester
 	n.board, err = agent.New(agent.Config{
 		Key: id.PrivateKey(), Net: n.host, Journal: n.journal, Clock: clock, Log: cfg.Log, Twins: n.host.Twins(),
-		Join: func(v gossip.Validator) (gossip.Topic, error) { return gossip.Join(n.host, agent.Topic, v, cfg.Log) },
-		LoadPlan: func(ctx context.Context, cid string) (*build.Plan, error) {
-			return q.LoadPlan(ctx, cid)
-		},
-		Alarm: func(a claims.Alarm) { cfg.Log.Error(a.Text, "alarm", a.Code) },
-		Adopt: daemon.Keys(n.surviving),
+		Join:     func(v gossip.Validator) (gossip.Topic, error) { return gossip.Join(n.host, agent.Topic, v, cfg.Log) },
+		LoadPlan: func(ctx context.Context, cid string) (*build.Plan, error) { return q.LoadPlan(ctx, cid) },
+		Alarm:    func(a claims.Alarm) { cfg.Log.Error(a.Text, "alarm", a.Code) },
+		Adopt:    daemon.Keys(n.surviving),
 	})
 	if err != nil {
 		return err
@@ -179,14 +178,14 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		}
 		return n.holdings.Announce(ctx, c)
 	}
-	fetch := daemon.Fetch(n.board, n.store, bring)
+	fetch := cfg.Ground.Use(n.store, daemon.Fetch(n.board, n.store, bring), n.holdings.Announce)
 	q = &request.Requester{Self: n.host.Self(), Manual: cfg.Manual, Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: func(ctx context.Context, c cid.Cid, copies int) error {
 		return daemon.Replicate(ctx, n.board, c, copies)
 	}, Fetch: fetch}
 	if cfg.Slots > 0 {
 		if n.worker, err = worker.New(worker.Config{
 			Self: n.host.Self(), Board: n.board, Store: n.store, Builders: cfg.Builders, Fetch: bring, Announce: n.holdings.Announce,
-			Surviving: n.surviving, Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
+			Prepare: cfg.Ground.Prepare, Surviving: n.surviving, Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
 			Free: func() guest.Room { return daemon.Free(cfg.State) }, Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
 		}); err != nil {
 			return err
@@ -211,7 +210,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if err := n.gateway.Listen(context.Background()); err != nil {
 		return err
 	}
-	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default,
+	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
 		Gateway: n.gateway.Addrs, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
 		d.Logs, d.Guest = n.worker.Logs(), n.guest

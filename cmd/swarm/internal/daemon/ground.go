@@ -1,0 +1,189 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge"
+	"github.com/build-swarm/swarm/build/emerge/base"
+	"github.com/build-swarm/swarm/build/emerge/sandbox"
+	"github.com/build-swarm/swarm/build/worker"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims"
+)
+
+// Shelf keeps the blobs of bases with the swarm's others. It is made before the
+// store is, and of use from Use on.
+type Shelf struct {
+	mu       sync.Mutex
+	store    cas.Store
+	fetch    func(context.Context, cid.Cid) error
+	announce func(context.Context, cid.Cid) error
+}
+
+// Use gives the shelf the store, a way to bring a blob into it, and one to say
+// what is in it.
+func (s *Shelf) Use(store cas.Store, fetch, announce func(context.Context, cid.Cid) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.store, s.fetch, s.announce = store, fetch, announce
+}
+
+func (s *Shelf) parts() (cas.Store, func(context.Context, cid.Cid) error, func(context.Context, cid.Cid) error, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.store == nil {
+		return nil, nil, nil, errors.New("blobs are not to be had in this process")
+	}
+	return s.store, s.fetch, s.announce, nil
+}
+
+// Open opens a blob, which is fetched if it is not here.
+func (s *Shelf) Open(ctx context.Context, c cid.Cid) (io.ReadCloser, error) {
+	store, fetch, _, err := s.parts()
+	if err != nil {
+		return nil, err
+	}
+	if err := fetch(ctx, c); err != nil {
+		return nil, err
+	}
+	return store.Open(c)
+}
+
+// Put stores a blob and says so.
+func (s *Shelf) Put(ctx context.Context, r io.Reader) (cas.Info, error) {
+	store, _, announce, err := s.parts()
+	if err != nil {
+		return cas.Info{}, err
+	}
+	info, err := store.Put(ctx, r, cid.Undef)
+	if err != nil {
+		return info, err
+	}
+	return info, announce(ctx, info.CID)
+}
+
+// rootTools is what a build's own process needs to know of roots.
+type rootTools struct {
+	State   string // directory of bases and cached roots; "" = no roots here
+	Arch    string
+	Hide    []string // what no build may see of the machine
+	InPlace bool     // jobs without a base are built in the machine's own root
+	Why     string   // builds cannot be isolated here
+}
+
+// bases opens the bases of a peer.
+func (t rootTools) bases(shelf *Shelf) *base.Store {
+	return base.New(filepath.Join(t.State, "bases"), shelf, t.Arch, t.Hide...)
+}
+
+// roots makes the builder of jobs that have a base.
+func (t rootTools) roots(bases *base.Store, own *emerge.Portage, probed bool, log *slog.Logger) *emerge.Roots {
+	return emerge.NewRoots(emerge.RootsConfig{
+		Bases: bases, Dir: filepath.Join(t.State, "roots"), Own: own, Probed: probed, Log: log,
+		Limits: sandbox.Limits{Processes: 16384, Own: probed},
+	})
+}
+
+// ebuilds builds real ebuilds: in a root of their own where the job has a base,
+// and otherwise in place, where that was asked for.
+type ebuilds struct {
+	roots *emerge.Roots
+	place worker.Builder // nil = nothing is built in place
+	own   bool           // place is a root of the builder's own
+}
+
+// errInPlace says what to do about a job that has no base.
+var errInPlace = errors.New("the job has no base, and builds in this machine's own root were not asked for: give its target a base (swarm base add, swarm target add --base), or swarm run --in-place")
+
+func (e ebuilds) CanBuild(j *build.Job) error {
+	if e.place != nil {
+		return nil // Build says it of a job with a base
+	}
+	return e.roots.CanBuild(j)
+}
+
+func (e ebuilds) Build(ctx context.Context, req worker.Request) (worker.Result, error) {
+	if !req.Base.IsZero() {
+		return e.roots.Build(ctx, req)
+	}
+	if e.place == nil {
+		return worker.Result{}, &build.Failure{Class: build.BadMachine, Reason: errInPlace.Error()}
+	}
+	res, err := e.place.Build(ctx, req)
+	res.Provisional = !e.own
+	return res, err
+}
+
+// Ground brings what rounds are planned on.
+type Ground struct {
+	Bases *base.Store
+	Shelf *Shelf
+	Own   *emerge.Portage // this machine's; nil = none
+	// Trees brings the repositories of a tree's digest; nil = a build uses the
+	// machine's own, if they are that tree.
+	Trees func(ctx context.Context, tree string, bundle *build.Bundle) (map[string]string, error)
+}
+
+// Use gives the shelf what it is made of, and returns fetch.
+func (g *Ground) Use(store cas.Store, fetch, announce func(context.Context, cid.Cid) error) func(context.Context, cid.Cid) error {
+	g.Shelf.Use(store, fetch, announce)
+	return fetch
+}
+
+// Prepare names base, configuration and repositories in the request.
+func (g *Ground) Prepare(ctx context.Context, on claims.Ground, req *worker.Request) error {
+	req.Base = on.Base
+	if on.Bundle != "" {
+		b, err := g.bundle(ctx, on.Bundle)
+		if err != nil {
+			return &build.Failure{Class: build.BadNetwork, Reason: fmt.Sprintf("fetch the configuration of the target %s: %v", on.Target, err)}
+		}
+		req.Bundle = b
+		if g.Trees != nil {
+			if req.Repos, err = g.Trees(ctx, on.Tree, b); err != nil {
+				return &build.Failure{Class: build.BadNetwork, Reason: fmt.Sprintf("fetch the repositories of the target %s: %v", on.Target, err)}
+			}
+		}
+	}
+	if on.Base.IsZero() || req.Job.Builder != build.BuilderPortage {
+		return nil
+	}
+	if _, err := g.Bases.Open(ctx, on.Base); err != nil {
+		class := build.BadMachine
+		if errors.Is(err, cas.ErrNotFound) {
+			class = build.BadNetwork
+		}
+		return &build.Failure{Class: class, Reason: err.Error()}
+	}
+	return nil
+}
+
+func (g *Ground) bundle(ctx context.Context, name string) (*build.Bundle, error) {
+	c, err := cas.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := g.Shelf.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	text, err := io.ReadAll(io.LimitReader(r, build.MaxBundle+1))
+	if err != nil {
+		return nil, err
+	}
+	var b build.Bundle
+	if err := build.Unmarshal(text, &b); err != nil {
+		return nil, err
+	}
+	return &b, b.Validate()
+}
