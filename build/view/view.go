@@ -72,10 +72,11 @@ type Peer struct {
 	Version  string   `json:"version"`
 	AheadMS  int64    `json:"clock_ahead_ms"`
 	Site     string   `json:"site"`
-	Speed    int64    `json:"speed"`  // core-milliseconds per second
-	Steady   bool     `json:"steady"` // expected to stay
-	Alerts   bool     `json:"alerts"` // it can tell a person
-	New      bool     `json:"new"`    // nobody has acknowledged it yet
+	Speed    int64    `json:"speed"`   // core-milliseconds per second
+	Steady   bool     `json:"steady"`  // expected to stay
+	Alerts   bool     `json:"alerts"`  // it can tell a person
+	New      bool     `json:"new"`     // nobody has acknowledged it yet
+	Ordered  bool     `json:"ordered"` // a person's pause or drain keeps it from taking jobs
 }
 
 // Build is a build under way.
@@ -404,7 +405,7 @@ func peerLine(r *claims.Replica, p claims.Peer, blobs int) Peer {
 		out.Doing = append(out.Doing, buildLine(r, j))
 	}
 	if reason, paused := r.Paused(p.ID); paused {
-		out.Why = reason
+		out.Why, out.Ordered = reason, true
 	}
 	_, banned := r.Banned(p.ID)
 	switch {

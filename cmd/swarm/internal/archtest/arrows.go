@@ -75,6 +75,7 @@ var arrows = []arrow{
 		"flags in, answers out: names and errors of others, no part of the composition"},
 	{"cmd/swarm/internal/control", []string{"build", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
 	{"cmd/swarm/internal/update", []string{"build", "build/release"}, "drives the emerge of a machine that installs; it needs no daemon"},
+	{"cmd/swarm/internal/monitor", []string{"build", "build/view", "cmd/swarm/internal/control", "cmd/swarm/internal/render"}, "draws what the daemon's API says, and asks it"},
 	{"cmd/swarm/internal/render", []string{"build", "build/view"}, "prints"},
 	{"cmd/swarm/internal/watch", []string{"build", "build/view"}, "looks at the one snapshot again and again, and keeps what happened"},
 	{"cmd/swarm/internal/machine", nil, "measures this machine"},
