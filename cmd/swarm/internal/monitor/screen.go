@@ -333,33 +333,33 @@ func (s *state) panelLines(l look) []string {
 	return append(out, lines[p.top:min(len(lines), p.top+room)]...)
 }
 
-func (t *logText) draw(l look, room int) []string {
-	rows := t.rows()
+func (l *logText) draw(on look, room int) []string {
+	rows := l.rows()
 	if len(rows) == 0 {
-		if t.ended != "" {
-			return []string{t.ended}
+		if l.ended != "" {
+			return []string{l.ended}
 		}
 		return []string{"no line has come yet"}
 	}
-	if t.follow {
-		t.at = len(rows) - 1
+	if l.follow {
+		l.at = len(rows) - 1
 	}
-	t.at = min(t.at, len(rows)-1)
-	top := min(max(0, t.at-room*2/3), max(0, len(rows)-room))
+	l.at = min(l.at, len(rows)-1)
+	top := min(max(0, l.at-room*2/3), max(0, len(rows)-room))
 	var out []string
 	for i := top; i < min(len(rows), top+room); i++ {
 		r := rows[i]
 		line, style := "", plain
 		switch {
 		case r.line == nil:
-			line, style = r.phase.title(l.ascii), strong
+			line, style = r.phase.title(on.ascii), strong
 		case r.line.bad:
 			line, style = r.line.text, styles[render.Bad]
 		default:
 			line = r.line.text
 		}
-		if line = fit(line, l.width); i == t.at && !t.follow {
-			out = append(out, reverse.Render(pad(line, l.width)))
+		if line = fit(line, on.width); i == l.at && !l.follow {
+			out = append(out, reverse.Render(pad(line, on.width)))
 			continue
 		}
 		out = append(out, style.Render(line))
