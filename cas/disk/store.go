@@ -41,8 +41,9 @@ type Options struct {
 	// VerifiedFor is how long a verification of a blob's bytes counts; 0 means
 	// 24 hours, below 0 that every Open verifies.
 	VerifiedFor time.Duration
-	// OnCorrupt is told of each blob that went to quarantine, after that. It
-	// must not block; nil is allowed.
+	// OnCorrupt is told of each blob that the store held and lost: it went to
+	// quarantine, the disk would not give it, somebody removed its file. It must
+	// not block; nil is allowed.
 	OnCorrupt func(cas.Info)
 	Log       *slog.Logger     // nil discards
 	Now       func() time.Time // nil means time.Now
@@ -251,12 +252,25 @@ func (s *Store) openBlob(c cid.Cid) (*os.File, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return f, err
 	}
-	stripe.Lock()
-	defer stripe.Unlock()
-	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		s.forget(c)
-	}
+	s.lose(c, path, stripe, "its file is gone")
 	return nil, cas.ErrNotFound
+}
+
+// lose takes a blob that cannot be had any more out of the index, unless a new
+// copy took its place meanwhile, and says so.
+func (s *Store) lose(c cid.Cid, path string, stripe *sync.Mutex, why string) {
+	stripe.Lock()
+	e, held := s.lookup(c)
+	if fi, err := os.Lstat(path); !held || err == nil && !fi.ModTime().Equal(e.mtime) {
+		stripe.Unlock()
+		return
+	}
+	s.forget(c)
+	stripe.Unlock()
+	s.opts.Log.Error("blob is lost", "cid", c, "bytes", e.size, "reason", why)
+	if s.opts.OnCorrupt != nil {
+		s.opts.OnCorrupt(cas.Info{CID: c, Size: e.size})
+	}
 }
 
 // fresh reports whether the last verification of a blob still counts for the

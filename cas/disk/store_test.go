@@ -439,6 +439,22 @@ func TestTheScrubIsPacedAndReadersHurryIt(t *testing.T) {
 	cancel()
 }
 
+func TestABlobWhoseFileSomebodyRemovedIsSaidToBeLost(t *testing.T) {
+	var told []cas.Info
+	s := open(t, t.TempDir(), Options{OnCorrupt: func(i cas.Info) { told = append(told, i) }})
+	c := put(t, s, castest.Blob(500_000, 1))
+	if err := os.Remove(blobPath(t, s, c)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(c); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("Open = %v", err)
+	}
+	if len(told) != 1 || told[0] != (cas.Info{CID: c, Size: 500_000}) {
+		t.Errorf("told of %v", told)
+	}
+	put(t, s, castest.Blob(500_000, 1))
+}
+
 func TestTheSpareRoomIsGivenBackOnAFullDisk(t *testing.T) {
 	const room = 1 << 20
 	s := open(t, t.TempDir(), Options{Room: room})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/build-swarm/swarm/cas"
@@ -65,6 +66,12 @@ func (s *Store) hash(ctx context.Context, c cid.Cid, rate int64, hurry <-chan st
 	}
 	h := cas.NewHasher()
 	if err := copyPaced(ctx, h, f, rate, hurry); err != nil {
+		if errors.Is(err, syscall.EIO) {
+			// The disk will not give it to the next reader either.
+			if _, path, stripe, perr := s.path(c); perr == nil {
+				s.lose(c, path, stripe, err.Error())
+			}
+		}
 		return err
 	}
 	if rate > 0 {

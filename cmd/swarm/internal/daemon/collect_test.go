@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -168,5 +169,60 @@ func TestOpenAndNewestRoundsKeepWhatTheyWanted(t *testing.T) {
 		if got != want || got && r.Class != replication.Wanted {
 			t.Errorf("what round %s wanted is kept: %v (%+v)", id, got, r)
 		}
+	}
+}
+
+// What a holder answers is what it holds, keeps and knows to be referred to.
+func TestHoldersAreAskedOverAStream(t *testing.T) {
+	a, b := agenttest.Start(t, t.TempDir()), agenttest.Start(t, t.TempDir())
+	b.Until("it may write", func(r *claims.Replica, _ claims.Now) bool { ok, _ := r.MayClaim(); return ok })
+	net := p2ptest.NewNet(1)
+	collector := func(p *agenttest.Peer, name string) *Collector {
+		c := &Collector{Board: p.Board, Net: net.Host(name), Store: p.Store, Holdings: NewHoldings(p.Board, p.Store), Log: p.Log,
+			File: filepath.Join(t.TempDir(), "garbage.json"), Fetch: Fetch(p.Board, p.Store, nil)}
+		c.Serve()
+		return c
+	}
+	asker, holder := collector(a, "a"), collector(b, "b")
+	drop := func(data string, why replication.Reason, there bool) replication.Drop {
+		t.Helper()
+		d := replication.Drop{Info: cas.Info{CID: cas.Sum([]byte(data))}, Reason: why, Others: []string{"b", "nobody"}}
+		if there {
+			if _, err := b.Store.Put(t.Context(), bytes.NewReader([]byte(data)), d.CID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return d
+	}
+	pinned := drop("pinned", replication.Garbage, true)
+	b.Do(func(*claims.Replica, claims.Now) []claims.Event {
+		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: pinned.CID.String()}}}
+	})
+	intended := drop("intended", replication.Surplus, true)
+	holder.ledger = replication.NewLedger(time.Now().Add(-time.Hour))
+	if !holder.ledger.Intend(time.Now(), intended.CID, replication.Surplus) {
+		t.Fatal("the holder may not drop")
+	}
+	for _, x := range []struct {
+		drop replication.Drop
+		want replication.Answer
+	}{
+		{drop("garbage", replication.Garbage, true), replication.Agreed},
+		{pinned, replication.Referenced},
+		{drop("surplus", replication.Surplus, true), replication.Kept},
+		{intended, replication.Dropping},
+		{drop("not there", replication.Surplus, false), replication.NotHeld},
+	} {
+		got := asker.ask(t.Context(), []replication.Drop{x.drop})[x.drop.CID]
+		slices.Sort(got)
+		if want := []replication.Answer{replication.Silent, x.want}; !slices.Equal(got, want) {
+			t.Errorf("%s: answers %v, want %v", x.drop.CID, got, want)
+		}
+	}
+	if holder.ledger.Intend(time.Now(), cas.Sum([]byte("surplus")), replication.Surplus) {
+		t.Error("the holder drops what it promised to keep")
+	}
+	if _, err := holder.answer(t.Context(), "a", []byte("not a question")); err == nil {
+		t.Error("nonsense is answered")
 	}
 }

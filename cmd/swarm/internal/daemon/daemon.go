@@ -89,7 +89,7 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 // peer may not claim.
 func (d *Daemon) adorn(s *view.Snapshot, why string) {
 	links := linkIssues(d.Host.Known(), s.Peers, time.Since(started))
-	warnings := slices.Concat(details(links), clockWarnings(s.Peers), d.lacks(context.Background()))
+	warnings := slices.Concat(details(links), clockWarnings(s.Peers), d.lacks(context.Background()), d.warnings())
 	if cure := remedy(why); cure != "" {
 		warnings = append(warnings, cure)
 	}

@@ -83,6 +83,16 @@ func Fsck(ctx context.Context, store *disk.Store, name func(cid.Cid) string, men
 	return tell(step)
 }
 
+// warnings tells of a store that refuses something.
+func (s Storage) warnings() []string {
+	u, err := s.Disk.Usage()
+	if err != nil || u.Level == disk.Roomy {
+		return nil
+	}
+	what := map[disk.Level]string{disk.NoReplicas: "takes no copies for others", disk.NoBuilds: "takes no copies and builds nothing", disk.ReadOnly: "takes nothing at all"}[u.Level]
+	return []string{fmt.Sprintf("this peer's store holds %d of %d MiB (%d %%): it %s; swarm gc, or a larger --quota or disk", u.Bytes>>20, u.Quota>>20, u.Bytes*100/max(u.Quota, 1), what)}
+}
+
 // ErrStoreInUse: a daemon has the store open.
 var ErrStoreInUse = disk.ErrLocked
 
