@@ -48,6 +48,11 @@ const (
 	catalogRest = 100 * time.Millisecond
 )
 
+// Prefetch brings what this machine installs onto its own disk until ctx ends.
+func (c *Catalog) Prefetch(ctx context.Context) error {
+	return (&publish.Prefetcher{Board: c.Board, Store: c.Store, Fetch: c.Fetch}).Run(ctx)
+}
+
 // Run follows the board until ctx ends.
 func (c *Catalog) Run(ctx context.Context) error {
 	changed := c.Board.Changed()

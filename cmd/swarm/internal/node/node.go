@@ -241,14 +241,10 @@ func (n *Node) Run(ctx context.Context) error {
 		stopOuter()
 	})
 	defer stop()
-	g.Go(func() error { return n.host.Run(inner) })
-	g.Go(func() error { return n.finder.Run(inner) })
-	g.Go(func() error { return n.direct.Run(inner) })
-	g.Go(func() error { return n.gateway.Run(inner) })
-	g.Go(func() error { return n.control.Run(inner) })
-	g.Go(func() error { return n.catalog.Run(inner) })
-	g.Go(func() error { return n.screens.Run(inner) })
-	g.Go(func() error { return n.daemon.Run(inner) })
+	for _, run := range []func(context.Context) error{n.host.Run, n.finder.Run, n.direct.Run, n.gateway.Run, n.control.Run,
+		n.catalog.Run, n.catalog.Prefetch, n.screens.Run, n.daemon.Run} {
+		g.Go(func() error { return run(inner) })
+	}
 	g.Go(func() error { defer stopInner(); return n.board.Run(board) })
 	g.Go(func() error {
 		defer stopBoard()

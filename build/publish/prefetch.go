@@ -1,0 +1,122 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/agent"
+)
+
+// Prefetcher brings what a consumer will install onto its own disk as soon as a
+// release shows it, so that emerge reads from there, also without a network. It
+// does one package at a time: builds and people come first.
+type Prefetcher struct {
+	Board *agent.Agent
+	Store cas.Store
+	Fetch func(ctx context.Context, c cid.Cid) error // into Store
+	Wait  time.Duration                              // between attempts; 0 = 10 s
+	Done  func(target string, fetched int)           // for tests; may be nil
+}
+
+// Run follows the channels to which this machine is subscribed until ctx ends.
+// What cannot be had is tried again after Wait.
+func (p *Prefetcher) Run(ctx context.Context) error {
+	wait := p.Wait
+	if wait <= 0 {
+		wait = 10 * time.Second
+	}
+	done := map[string]string{} // target to release and installed set
+	changed := p.Board.Changed()
+	for {
+		again := false
+		for _, s := range p.subscribed(ctx) {
+			mark := s.head.Release + s.sub.Installed
+			if done[s.sub.Target] == mark {
+				continue
+			}
+			n, err := p.bring(ctx, s.sub, s.head)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				again = true
+				continue
+			}
+			done[s.sub.Target] = mark
+			if p.Done != nil {
+				p.Done(s.sub.Target, n)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		if again {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+type subscribed struct {
+	sub  release.Subscription
+	head release.Channel
+}
+
+// subscribed lists this machine's subscriptions with what they show now.
+func (p *Prefetcher) subscribed(ctx context.Context) (out []subscribed) {
+	// It fails when the board is closed: then Run ends, too.
+	_ = p.Board.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		for _, s := range r.Subscriptions("") {
+			if head := r.Channel(s.Target, release.Stable); s.Peer == r.Self() && head != nil {
+				out = append(out, subscribed{s, *head})
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+// bring fetches what a machine wants of a release and returns how many packages
+// came. What one holder has not, another may have: the rest goes on.
+func (p *Prefetcher) bring(ctx context.Context, s release.Subscription, head release.Channel) (int, error) {
+	m, err := LoadManifest(ctx, p.Store, p.Fetch, head.Release)
+	if err != nil {
+		return 0, err
+	}
+	set, err := LoadInstalled(ctx, p.Store, p.Fetch, s.Installed)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	var errs []error
+	for _, i := range release.Wanted(m, set) {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		c, err := cas.Parse(m.Entries[i].Artifact.CID)
+		if err != nil {
+			return n, err
+		}
+		if _, err := p.Store.Stat(c); err == nil {
+			continue
+		}
+		if err := p.Fetch(ctx, c); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		n++
+	}
+	return n, errors.Join(errs...)
+}
