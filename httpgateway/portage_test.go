@@ -2,6 +2,7 @@ package httpgateway_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,9 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge"
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/httpgateway"
+	"github.com/build-swarm/swarm/httpgateway/binhost"
 	"github.com/build-swarm/swarm/httpgateway/httpgatewaytest"
 )
 
@@ -226,5 +230,47 @@ func TestRealEmergeFetchesTwoHundredPackages(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(m.Dir, "var/cache/binhost/swarm/sw-test/*/*.gpkg.tar"))
 	if err != nil || len(files) != len(entries) {
 		t.Errorf("%d files were fetched: %v", len(files), err)
+	}
+}
+
+// Before a release is shown, Portage says what it would have a consumer compile.
+func TestRealEmergeSaysWhatAReleaseWouldHaveAConsumerCompile(t *testing.T) {
+	m := httpgatewaytest.NewMachine(t)
+	lib2 := httpgatewaytest.Ebuild{CPV: "sw-test/lib-2.0", Slot: "0/2"}
+	app := httpgatewaytest.Ebuild{CPV: "sw-test/app-1.0", RDEPEND: "sw-test/lib:="}
+	m.Commit(lib2, app, httpgatewaytest.Ebuild{CPV: "sw-test/unbuilt-2.0"})
+	_, lib := m.Package(httpgatewaytest.Build{Ebuild: lib2, Time: 2000})
+	_, rebuilt := m.Package(httpgatewaytest.Build{Ebuild: app, Bound: "sw-test/lib:0/2=", Time: 2000})
+	set := &release.Installed{Target: "desktop", World: []string{"sw-test/app", "sw-test/unbuilt"}}
+	for cpv, meta := range map[string][2]string{"sw-test/lib-1.0": {"0/1", ""}, "sw-test/app-1.0": {"0", "sw-test/lib:0/1="}, "sw-test/unbuilt-1.0": {"0", ""}} {
+		c, err := build.ParseCPV(cpv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := release.InstalledPackage{CPV: c, Slot: meta[0], Meta: []build.Pair{{Name: "EAPI", Value: "8"}, {Name: "KEYWORDS", Value: "amd64"}, {Name: "SLOT", Value: meta[0]}, {Name: "repository", Value: "tree"}}}
+		if meta[1] != "" {
+			p.Meta = append(p.Meta, build.Pair{Name: "RDEPEND", Value: meta[1]})
+		}
+		set.Packages = append(set.Packages, p)
+	}
+	set.Sort()
+	would := func(entries ...release.Entry) string {
+		t.Helper()
+		man := &release.Manifest{Target: "desktop", Entries: entries}
+		man.Sort()
+		text, err := binhost.Render(man, release.Channel{Target: "desktop", Name: release.Stable, Version: 1, Timestamp: 1_700_000_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := m.Portage.WouldCompile(t.Context(), man, text, set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(list, " ")
+	}
+	equal(t, would(lib), "sw-test/app-1.0")
+	equal(t, would(lib, rebuilt), "") // what the swarm has not built is no fault of the release
+	if _, err := m.Portage.WouldCompile(t.Context(), &release.Manifest{Target: "desktop", Tree: "another"}, nil, set); !errors.Is(err, emerge.ErrOtherTree) {
+		t.Errorf("of another tree: %v", err)
 	}
 }

@@ -32,6 +32,7 @@ type Machine struct {
 	Tree    string // the checkout of the repository "tree"
 	Emerge  string
 	Environ []string
+	Portage *emerge.Portage
 	env     []byte // environment.bz2 of the packages that it installs
 }
 
@@ -70,7 +71,7 @@ func NewMachine(t testing.TB) *Machine {
 	if _, err := p.Plan(t.Context(), emerge.PlanRequest{Target: "t", Atoms: []string{"app-misc/wordwrap"}}); err != nil {
 		t.Fatal(err)
 	}
-	m.Emerge, m.Environ = p.Emerge, p.Environ()
+	m.Emerge, m.Environ, m.Portage = p.Emerge, p.Environ(), p
 	m.git("init", "--quiet", "--initial-branch=main")
 	return m
 }

@@ -57,7 +57,7 @@ var arrows = []arrow{
 	{"build/worker", append(slices.Clone(belowView), "build/gpkg", "build/guest", "claims/agent"), "takes a job from the board to an artifact; who compiles and who copies comes through its interfaces"},
 	{"build/guest/watch", []string{"build", "build/guest"}, "sensors and the loop that steps a guest; builds come through its interface"},
 	{"build/shim", []string{"build", "build/guest", "build/worker"}, "implements the worker's interface by another process, and knows no board"},
-	{"build/emerge", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/release", "build/gpkg", "build/worker"}, "compares versions, implements the worker's interface and knows no board"},
+	{"build/emerge", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/gpkg", "build/release", "build/worker"}, "compares versions, implements the worker's interface and knows no board"},
 	{"build/emerge/sandbox", nil, "runs a program in a root of its own; what program, and why, is nobody's business here"},
 	{"build/emerge/base", []string{"build", "build/emerge/sandbox", "cas"}, "a base is a directory and the blobs it is made of; what is built in it is not known here"},
 	{"build/emerge/emergetest", nil, "stands in for a program that knows nothing of us"},

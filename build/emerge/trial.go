@@ -1,0 +1,116 @@
+package emerge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/release"
+)
+
+// ErrOtherTree is wrapped where a release is made of another tree than this
+// machine has: what Portage says here would not hold for it.
+var ErrOtherTree = errors.New("another tree")
+
+var trialLine = regexp.MustCompile(`^\[ebuild\s+([^\]]*)\]\s+([^\s:]+)`)
+
+// WouldCompile asks emerge what an update (-uDN -g @world) would compile on a
+// consumer because of a release: packages that the release has and emerge will
+// not take, and installed ones that it would build anew for a library of the
+// release. What the swarm has not built at all is no fault of the release. The
+// consumer's installed set is laid out in a directory of its own, and index is
+// the only binary host; nothing is fetched or installed. It takes about as long
+// as `emerge --pretend`.
+func (p *Portage) WouldCompile(ctx context.Context, m *release.Manifest, index []byte, set *release.Installed) (out []string, err error) {
+	fail := func(err error) ([]string, error) { return nil, fmt.Errorf("try a release on a consumer: %w", err) }
+	var doc document
+	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
+	if err := p.ask(ctx, env, map[string]any{"mode": "facts", "packages": []any{}, "keyed": keyedGlobals()}, &doc); err != nil {
+		return fail(err)
+	}
+	tree, err := p.treeOf(ctx, doc.Env.Repos)
+	if err != nil {
+		return fail(err)
+	}
+	if m.Tree != "" && m.Tree != tree {
+		return fail(ErrOtherTree)
+	}
+	dir, err := os.MkdirTemp("", "swarm-trial-")
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := p.layOutConsumer(dir, index, set); err != nil {
+		return fail(err)
+	}
+	cmd := exec.CommandContext(ctx, p.Emerge, "--ignore-default-opts", "--color=n", "--nospinner", "--pretend", "--verbose", "--update", "--deep", "--newuse",
+		"--getbinpkg", "--binpkg-respect-use=y", "--binpkg-changed-deps=y", "@world")
+	cmd.Env = p.consumerEnv(dir)
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		return fail(fmt.Errorf("emerge --pretend: %w: %s", err, lastLine(string(text))))
+	}
+	released := map[string]bool{}
+	for i := range m.Entries {
+		released[m.Entries[i].CPV.String()] = true
+	}
+	for line := range strings.Lines(string(text)) {
+		t := trialLine.FindStringSubmatch(line)
+		if t != nil && (released[t[2]] || strings.Contains(t[1], "r")) {
+			out = append(out, build.OneLine(t[2], 200))
+		}
+	}
+	return out, nil
+}
+
+// consumerEnv lets emerge see this configuration and, as what is installed, the
+// directory: as a Prefix where this Portage is one, else as ROOT.
+func (p *Portage) consumerEnv(dir string) []string {
+	env := p.environment(p.cfg.ConfigRoot, "")
+	if p.cfg.EPrefix != "" {
+		env = append(p.environment(p.cfg.ConfigRoot, dir), "PORTAGE_CONFIGROOT="+p.cfg.ConfigRoot)
+	} else {
+		env = append(env, "ROOT="+dir)
+	}
+	return append(env, "PKGDIR="+dir+"/packages", "PORTAGE_TMPDIR="+dir+"/tmp", "PORTAGE_BINHOST=file://"+dir+"/binhost")
+}
+
+func (p *Portage) layOutConsumer(dir string, index []byte, set *release.Installed) error {
+	if p.cfg.EPrefix != "" {
+		if err := layOutPrefix(dir, p.globals); err != nil {
+			return err
+		}
+	}
+	put := func(name, text string) error {
+		path := filepath.Join(dir, name)
+		return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+	}
+	var world, sets strings.Builder
+	for _, a := range set.World {
+		if strings.HasPrefix(a, "@") {
+			sets.WriteString(a + "\n")
+		} else {
+			world.WriteString(a + "\n")
+		}
+	}
+	errs := []error{put("binhost/Packages", string(index)), put("packages/.keep", ""), put("tmp/.keep", ""),
+		put("var/lib/portage/world", world.String()), put("var/lib/portage/world_sets", sets.String())}
+	for i := range set.Packages {
+		x := &set.Packages[i]
+		// The names keep Portage's grammar (Installed.Validate), so none leaves
+		// the directory.
+		at := filepath.Join("var/db/pkg", x.CPV.Category, x.CPV.PF())
+		errs = append(errs, put(filepath.Join(at, "CONTENTS"), ""), put(filepath.Join(at, "COUNTER"), fmt.Sprint(i+1)),
+			put(filepath.Join(at, "CATEGORY"), x.CPV.Category), put(filepath.Join(at, "PF"), x.CPV.PF()), put(filepath.Join(at, "SLOT"), x.Slot))
+		for _, v := range x.Meta {
+			errs = append(errs, put(filepath.Join(at, v.Name), v.Value+"\n"))
+		}
+	}
+	return errors.Join(errs...)
+}
