@@ -8,18 +8,19 @@ import (
 
 // starters are the places that may start goroutines, each with the reason.
 var starters = map[string]string{
-	"claims/agent":            "the loop that owns a replica, and its senders",
-	"cas/replicator":          "several copies at a time",
-	"build/worker":            "several builds at a time, each with its log and its clock",
-	"build/emerge":            "watches a build while it runs",
-	"build/emerge/sandbox":    "reads what a program says while it runs, and as its init waits for what it leaves",
-	"build/emerge/base":       "packs a directory while the store hashes what is packed",
-	"build/guest/watch":       "reads input devices, which block",
-	"build/shim":              "sleeps in the kernel until the daemon is gone",
-	"p2p/...":                 "streams, dialling, discovery",
-	"httpgateway/...":         "listeners",
-	"cmd/swarm/internal/node": "the one group of everything that runs",
-	"cmd/swarm/internal/demo": "waits for each process that it has started, or an early end would be noticed by a timeout only",
+	"claims/agent":              "the loop that owns a replica, and its senders",
+	"cas/replicator":            "several copies at a time",
+	"build/worker":              "several builds at a time, each with its log and its clock",
+	"build/emerge":              "watches a build while it runs",
+	"build/emerge/sandbox":      "reads what a program says while it runs, and as its init waits for what it leaves",
+	"build/emerge/base":         "packs a directory while the store hashes what is packed",
+	"build/guest/watch":         "reads input devices, which block",
+	"build/shim":                "sleeps in the kernel until the daemon is gone",
+	"p2p/...":                   "streams, dialling, discovery",
+	"httpgateway/...":           "listeners",
+	"cmd/swarm/internal/daemon": "asks several peers at once, and packs a tree while the store takes it",
+	"cmd/swarm/internal/node":   "the one group of everything that runs",
+	"cmd/swarm/internal/demo":   "waits for each process that it has started, or an early end would be noticed by a timeout only",
 }
 
 // Goroutines finds goroutines that are started where none should be: by a go

@@ -103,4 +103,5 @@ type Daemon interface {
 	Board(ctx context.Context) ([][]byte, error)
 	Releases
 	Targets
+	Trees
 }

@@ -538,6 +538,15 @@ func localLog(logs *worker.Logs, k build.Key, off int64) ([]byte, error) {
 	return buf[:n], nil
 }
 
+// Serve answers other peers: about the logs of this one's builds, and about its
+// ebuild repositories.
+func (d *Daemon) Serve() {
+	if d.Logs != nil {
+		ServeLogs(d.Host, d.Logs)
+	}
+	d.ServeTrees()
+}
+
 // ServeLogs answers other peers who read a log of this one.
 func ServeLogs(n p2p.Network, logs *worker.Logs) {
 	p2p.Serve(n, ProtoLog, 1024, func(_ context.Context, _ string, req []byte) ([]byte, error) {

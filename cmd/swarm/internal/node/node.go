@@ -190,7 +190,6 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		}); err != nil {
 			return err
 		}
-		daemon.ServeLogs(n.host, n.worker.Logs())
 		n.guest = daemon.WatchMachine(cfg.Guest, cfg.State, n.worker, cfg.Pool, clock, n.tell, cfg.Sensors)
 	}
 	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log, Try: daemon.Trial(cfg.Planners, cfg.Log),
@@ -215,6 +214,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if n.worker != nil {
 		d.Logs, d.Guest = n.worker.Logs(), n.guest
 	}
+	d.Serve()
 	if n.screens, err = daemon.NewScreens(d, cfg.Log); err != nil {
 		return err
 	}
