@@ -302,6 +302,41 @@ func TestAClockThatWasAheadAndIsSetRightSaysItsWordAnew(t *testing.T) {
 	}
 }
 
+// What it said of itself while its clock was wrong must not shadow what it says
+// now, or it counts as gone for as long as the clock was ahead.
+func TestAPeerIsHeardAtOnceWhenItsClockIsSetRight(t *testing.T) {
+	now := Now{Wall: testWall, Boot: 1000}
+	peers := acquainted(t, now, 2)
+	a, b := peers[0], peers[1]
+	beatOf := func(at Now) (out []wire.Opened) {
+		a.nextBeat = 0
+		for _, e := range a.Step(at, Tick{}) {
+			if p, ok := e.(Publish); ok && p.Record.Type() == TypeBeat {
+				out = append(out, p.Record)
+			}
+		}
+		return out
+	}
+	old := b.peers[a.self].rec
+	fast := Now{Wall: now.Wall + 3_600_000, Boot: now.Boot + 5000}
+	now.Wall, now.Boot = now.Wall+5000, now.Boot+5000
+	b.Step(now, Received{a.self, beatOf(fast)})
+	if b.live(a.self, now) || b.Refused.Future == 0 {
+		t.Fatal("a Beat from an hour ahead is believed")
+	}
+	b.Step(now, Received{a.self, []wire.Opened{old}})
+	if b.live(a.self, now) {
+		t.Error("a Beat that was heard before is heard again")
+	}
+	now.Wall, now.Boot = now.Wall+5000, now.Boot+5000
+	b.nextBeat = 0
+	exchange(t, now, peers, b, b.Step(now, Tick{})) // by which a finds that its clock is right
+	b.Step(now, Received{a.self, beatOf(now)})
+	if !b.live(a.self, now) {
+		t.Error("its clock is right again, and it is still refused")
+	}
+}
+
 func TestAResumedObserverJudgesNobodyBeforeItHasCompared(t *testing.T) {
 	now := Now{Wall: testWall, Boot: 1000}
 	peers := acquainted(t, now, 2)

@@ -17,10 +17,11 @@ type peerState struct {
 	hash   uint64
 	beat   Beat
 	rec    wire.Opened
-	heard  int64 // boot at which the newest Beat arrived
-	ahead  int64 // its clock against ours at its newest Beat, ms
-	refuse bool  // its stamps are refused as future
-	banned bool  // what it says is ignored
+	heard  int64    // boot at which the newest Beat arrived
+	taken  hlc.Time // stamp of the newest Beat that was believed
+	ahead  int64    // its clock against ours at its newest Beat, ms
+	refuse bool     // its stamps are refused as future
+	banned bool     // what it says is ignored
 	// wasLive is what the index was last told.
 	wasLive bool
 }
@@ -54,15 +55,18 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		return
 	}
 	p := r.peers[o.Author()]
-	if p != nil && hlc.Time(p.rec.Stamp()) >= stamp {
-		return
-	}
 	if p == nil {
 		p = r.meet(o.Author())
 	}
-	p.ahead = stamp.Millis() - now.Wall
+	ahead, newest := stamp.Millis()-now.Wall, hlc.Time(p.rec.Stamp())
+	if p.refuse && ahead <= hlc.MaxAheadMillis {
+		newest = p.taken // its clock was ahead and has been set right: it speaks again under stamps before those
+	}
+	if newest >= stamp {
+		return
+	}
 	refused := p.refuse
-	p.refuse = p.ahead > hlc.MaxAheadMillis
+	p.ahead, p.refuse = ahead, ahead > hlc.MaxAheadMillis
 	if refused || p.refuse || r.clockBehind != 0 {
 		r.judgeClock()
 	}
@@ -72,6 +76,7 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 		r.Refused.Future++
 		return
 	}
+	p.taken = stamp
 	_ = r.clock.Observe(stamp, now.Wall) // within the bound, checked above
 	r.unwind(now)
 	if p.beat.Instance == 0 || beatChanged(p.beat, beat) || len(p.beat.Jobs) != len(beat.Jobs) {

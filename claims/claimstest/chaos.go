@@ -54,6 +54,10 @@ func NewChaos(seed uint64) Chaos {
 		f.For = min(f.For, chaosEnds-f.At-1000)
 		c.Faults = append(c.Faults, f)
 	}
+	if rng.IntN(6) == 0 { // the hardware clock runs on local time until the time service has set it
+		at := rng.Int64N(80_000)
+		c.Faults = append(c.Faults, Fault{Kind: "ahead", At: at, For: 1000 + rng.Int64N(60_000), A: rng.IntN(c.Nodes), Amount: 3_600_000})
+	}
 	return c
 }
 
@@ -226,9 +230,12 @@ func (w *World) inflict(f Fault) {
 		a.Suspend()
 		end(a.Resume)
 	case "clock":
-		was := a.skew
+		by := f.Amount - a.skew
 		a.SetSkew(f.Amount)
-		end(func() { a.SetSkew(was) })
+		end(func() { a.SetSkew(a.skew - by) })
+	case "ahead":
+		a.SetSkew(a.skew + f.Amount)
+		end(func() { a.SetSkew(a.skew - f.Amount) })
 	case "channel":
 		a.postChannel(f.Amount)
 		end(func() { b.postChannel(f.Amount + 1) })
