@@ -85,7 +85,7 @@ func (b *book) learn(info peer.AddrInfo, fresh bool, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	addrs := Dialable(info.Addrs)
-	if info.ID == b.self || len(addrs) == 0 {
+	if info.ID == b.self || len(addrs) == 0 && fresh {
 		return false
 	}
 	if b.peers[info.ID] == nil && len(b.peers) >= maxKnown {
@@ -94,9 +94,12 @@ func (b *book) learn(info peer.AddrInfo, fresh bool, now time.Time) bool {
 			return false
 		}
 	}
-	e := b.entry(info.ID)
+	e, known := b.peers[info.ID], b.peers[info.ID] != nil
+	if !known {
+		e = b.entry(info.ID)
+	}
 	e.told = now
-	isNew := slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return !ma.Contains(e.addrs, a) && !ma.Contains(e.static, a) })
+	isNew := !known || slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return !ma.Contains(e.addrs, a) && !ma.Contains(e.static, a) })
 	if isNew {
 		// Behind those that were good once: anybody can say anything.
 		e.addrs = mergeAddrs(e.addrs[:min(len(e.addrs), maxAddrs/2)], mergeAddrs(addrs, e.addrs))

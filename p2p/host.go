@@ -21,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -83,6 +84,9 @@ type Host struct {
 	handlers sync.WaitGroup // Add only with mu held and closed false
 	watchers []chan struct{}
 	rtts     map[peer.ID]time.Duration
+
+	relay    *relay.Relay
+	reserved reserver
 	doubles  map[peer.ID]time.Time // when two processes answered to an ID
 	left     map[peer.ID]time.Time // when the last connection of a peer ended
 }
@@ -113,7 +117,7 @@ func NewHost(cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, log: cfg.Log, gate: &gater{}, book: newBook(cfg.Identity.id),
-		kick: make(chan struct{}, 1), rtts: map[peer.ID]time.Duration{},
+		kick: make(chan struct{}, 1), rtts: map[peer.ID]time.Duration{}, reserved: reserver{at: map[peer.ID]time.Time{}},
 		instance: rand.Uint64(), twin: make(chan struct{}, 1), doubles: map[peer.ID]time.Time{}, left: map[peer.ID]time.Time{},
 	}
 	for _, info := range static {
@@ -126,6 +130,9 @@ func NewHost(cfg Config) (*Host, error) {
 	}
 	if h.lh, err = newLibp2p(cfg, h.gate); err != nil {
 		return nil, fmt.Errorf("start the network: %w", err)
+	}
+	if h.relay, err = newRelay(h.lh); err != nil {
+		return nil, errors.Join(err, h.lh.Close())
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.lh.Network().Notify(&network.NotifyBundle{
@@ -177,7 +184,7 @@ func newLibp2p(cfg Config, gate *gater) (host.Host, error) {
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
 		libp2p.ConnectionGater(gate),
-		libp2p.DisableRelay(),
+		libp2p.EnableRelay(),                     // to dial through members; see relay.go
 		libp2p.DisableIdentifyAddressDiscovery(), // no NAT guesses: people configure addresses
 		libp2p.UDPBlackHoleSuccessCounter(nil),
 		libp2p.IPv6BlackHoleSuccessCounter(nil), // ten dead IPv6 peers must not cut off an eleventh
@@ -369,7 +376,7 @@ func (h *Host) Close() error {
 	h.cancel()
 	var err error
 	if first {
-		err = h.lh.Close()
+		err = errors.Join(h.relay.Close(), h.lh.Close())
 	}
 	done := make(chan struct{})
 	go func() {

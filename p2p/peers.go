@@ -46,9 +46,8 @@ func (h *Host) tell(asker peer.ID) []byte {
 		if !ok || id == asker {
 			continue
 		}
-		if addrs := reachableFrom(e.addrs, at); len(addrs) > 0 {
-			infos = append(infos, peer.AddrInfo{ID: id, Addrs: addrs})
-		}
+		// One without an address that means anything there is reached through here.
+		infos = append(infos, peer.AddrInfo{ID: id, Addrs: reachableFrom(e.addrs, at)})
 	}
 	rand.Shuffle(len(infos), func(i, j int) { infos[i], infos[j] = infos[j], infos[i] }) // above maxTold: anybody
 	return appendInfos(nil, infos)
@@ -139,7 +138,7 @@ type PeerInfo struct {
 	Connected bool
 	Addr      string        // of the connection, as a multiaddr; empty when there is none
 	Addrs     []string      // where it is known to be
-	Kind      string        // "LAN" (private or loopback address) or "direct"; empty without a connection
+	Kind      string        // "LAN" (private or loopback address), "direct", or "relay" (through a member); empty without a connection
 	RTT       time.Duration // smallest round trip seen; 0 when not measured yet
 	Seen      time.Time     // last connected; zero if never
 	Static    bool
@@ -170,7 +169,10 @@ func (h *Host) PeerInfo(peerID string) (PeerInfo, bool) {
 	if conn != nil {
 		at := conn.RemoteMultiaddr()
 		info.Connected, info.Addr, info.Kind, info.Seen, info.Problem = true, at.String(), "direct", time.Now(), nil
-		if manet.IsPrivateAddr(at) || manet.IsIPLoopback(at) {
+		switch {
+		case relayed(at):
+			info.Kind = "relay"
+		case manet.IsPrivateAddr(at) || manet.IsIPLoopback(at):
 			info.Kind = "LAN"
 		}
 	}
@@ -189,11 +191,16 @@ func (h *Host) Known() []PeerInfo {
 	return out
 }
 
-// bestConn is the oldest connection to a peer, nil when there is none.
+// bestConn is the oldest connection to a peer, a direct one if there is any; nil
+// when there is none.
 func (h *Host) bestConn(id peer.ID) network.Conn {
 	var best network.Conn
 	for _, c := range h.lh.Network().ConnsToPeer(id) {
-		if !c.IsClosed() && (best == nil || c.Stat().Opened.Before(best.Stat().Opened)) {
+		if c.IsClosed() {
+			continue
+		}
+		through, was := relayed(c.RemoteMultiaddr()), best != nil && relayed(best.RemoteMultiaddr())
+		if best == nil || was && !through || was == through && c.Stat().Opened.Before(best.Stat().Opened) {
 			best = c
 		}
 	}
@@ -210,6 +217,9 @@ func (h *Host) Addrs() []string {
 	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int { return worth(b) - worth(a) })
 	out := make([]string, 0, len(addrs))
 	for _, a := range addrs {
+		if relayed(a) {
+			continue // it means: ask a member
+		}
 		out = append(out, a.String()+"/p2p/"+h.Self())
 	}
 	return out

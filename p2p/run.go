@@ -48,6 +48,7 @@ func (h *Host) Run(ctx context.Context) error {
 	conns := make(chan network.Conn, 64)
 	wg.Go(func() { h.watchTwins(ctx, &wg, conns) })
 	wg.Go(func() { h.saveBook(ctx) })
+	wg.Go(func() { h.renew(ctx) })
 	asked := map[peer.ID]string{} // by the connection they were asked over
 	for _, id := range h.lh.Network().Peers() {
 		wg.Go(func() { h.ask(ctx, id) }) // connected before Run
@@ -69,6 +70,7 @@ func (h *Host) Run(ctx context.Context) error {
 			if asked[id.Peer] != id.Conn.ID() { // it identifies itself again with every new handler
 				asked[id.Peer] = id.Conn.ID()
 				wg.Go(func() { h.ask(ctx, id.Peer) })
+				wg.Go(func() { h.reserve(ctx, id.Peer) })
 				select {
 				case conns <- id.Conn:
 				case <-ctx.Done():
@@ -158,6 +160,10 @@ func (h *Host) dial(ctx context.Context, id peer.ID, addrs []ma.Multiaddr) error
 		if !errors.Is(err, ErrNoHandshake) {
 			break
 		}
+	}
+	// One that answered wrongly is there, and no way round leads to another.
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrSwarmKeyMismatch) && !errors.Is(err, ErrWrongPeer) && h.dialThrough(ctx, id) == nil {
+		return nil
 	}
 	switch {
 	case err == nil:
