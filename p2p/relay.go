@@ -40,7 +40,7 @@ const (
 func newRelay(lh host.Host) (*relay.Relay, error) {
 	r, err := relay.New(lh, relay.WithInfiniteLimits(), relay.WithResources(relay.Resources{
 		ReservationTTL: reserveTTL, MaxReservations: 128, MaxCircuits: 16, BufferSize: 32 << 10,
-		MaxReservationsPerPeer: 4, MaxReservationsPerIP: 128, MaxReservationsPerASN: 128,
+		MaxReservationsPerIP: 128, MaxReservationsPerASN: 128,
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("carry connections of other members: %w", err)
