@@ -19,15 +19,20 @@ func snapshot() view.Snapshot {
 	return view.Snapshot{
 		Verdict: view.Degraded, Sentence: "3 of 14 built, 1 building on 2 drones", Next: "swarm status --watch",
 		Rounds: []view.Round{
-			{ID: "1d0909b890", State: "open", Priority: "waited-for", Command: "swarm build @samples", Jobs: 14, Building: 1, Done: 3, Blocked: 2, LeftMS: 95_000, LeftLowMS: 70_000, LeftHighMS: 160_000},
+			{ID: "1d0909b890", State: "open", Priority: "waited-for", Command: "swarm build @samples", Jobs: 14, Building: 1, Done: 3, Blocked: 2, Impulse: 41.6, LeftMS: 95_000, LeftLowMS: 70_000, LeftHighMS: 160_000},
 			{ID: "0000000001", State: "closed", Command: "swarm build x"},
 		},
 		Peers: []view.Peer{
-			{Nick: "nas", Self: true, State: "building", Cores: 4, AgeMS: 100, Doing: []view.Build{{CPV: "sci-mathematics/sample-spectrum-3.0", Phase: "compile", InvestedMS: 12_000, LeftMS: 40_000}}},
+			{Nick: "nas", Self: true, State: "building", Cores: 4, Slots: 1, DiskMiB: 3 << 10, AgeMS: 100, Doing: []view.Build{{CPV: "sci-mathematics/sample-spectrum-3.0", Phase: "compile", InvestedMS: 12_000, LeftMS: 40_000}}},
 			{Nick: "laptop", State: "held", Cores: 8, AgeMS: 4_000, Why: "on battery"},
 			{Nick: "old\x1b[2J", State: "away", Cores: 2, AgeMS: 4_000_000, Doing: []view.Build{{CPV: "a/b-1", Phase: "compile"}}},
 		},
-		Releases: []view.Release{{Target: "default", Channel: "stable", Version: 3, Timestamp: 1_800_000_000}},
+		Releases: []view.Release{{Target: "default", Channel: "stable", Version: 3, Number: 2, Packages: 412, Timestamp: 1_800_000_000}},
+		AtMS:     1_800_000_000_000 + 3_720_000,
+		Issues: []view.Issue{
+			{Kind: view.IssueFailed, Severity: view.Degraded, Title: "dev-libs/icu-74 does not build", HoldsUp: 11, Drones: []string{"nas", "vm"}, Detail: "error: \x1b[31mno such type", Do: "swarm logs 3fa9c1d2"},
+			{Kind: view.IssueAway, Title: "old fell silent", Do: "swarm peers"},
+		},
 		Blobs:    view.Blobs{Total: 9, Wanted: 2, Copies: map[int]int{1: 2, 2: 6, 3: 1}},
 		Warnings: []string{"no connection to 12D3KooWBWC2wGxpWxkaff56MCnLoFjFeUEPjPvmXj5UotvcE7kk: swarm key mismatch: /ip4/10.0.0.7/tcp/4747 does not hold this swarm's key"},
 	}
@@ -41,15 +46,20 @@ func TestStatusOnATerminalAndInAPipe(t *testing.T) {
 		"80 columns": {render.Out{TTY: true, Width: 80}, `
 DEGRADED: 3 of 14 built, 1 building on 2 drones
 round 1d0909b890: swarm build @samples (waited-for): needed 14, building 1, done
-                  3, 2 blocked, ETA 1m10s - 2m40s
+                  3, 2 blocked, 42/h, ETA 1m10s - 2m40s
 
 PEER    STATE     CORES  HEARD  DOING
 nas *   building  4      -      sci-mathematics/sample-spectrum-3.0 (compile 12~
 laptop  held      8      4s     on battery
 old[2J  away      2      1h06m  was building a/b-1
 
+attention: dev-libs/icu-74 does not build, holds up 11, tried on nas, vm: error:
+           [31mno such type (swarm logs 3fa9c1d2)
+
 copies: 7 of 9 blobs on 2 peers or more, 2 still being copied
-release: default/stable version 3 of 2027-01-15T08:00:00Z
+  low on disk: nas has 3.0 GiB for builds
+release: default/stable version 3, back at release 2, 412 packages, of
+         2027-01-15T08:00:00Z (1h02m ago)
 warning: no connection to 12D3KooWBWC2wGxpWxkaff56MCnLoFjFeUEPjPvmXj5UotvcE7kk:
          swarm key mismatch: /ip4/10.0.0.7/tcp/4747 does not hold this swarm's
          key
@@ -58,14 +68,17 @@ NEXT ACTION: swarm status --watch
 `},
 		"a pipe": {render.Out{Width: 80}, `
 DEGRADED: 3 of 14 built, 1 building on 2 drones
-round 1d0909b890: swarm build @samples (waited-for): needed 14, building 1, done 3, 2 blocked, ETA 1m10s - 2m40s
+round 1d0909b890: swarm build @samples (waited-for): needed 14, building 1, done 3, 2 blocked, 42/h, ETA 1m10s - 2m40s
 
 nas *	building	4	-	sci-mathematics/sample-spectrum-3.0 (compile 12s, about 40s left)
 laptop	held	8	4s	on battery
 old[2J	away	2	1h06m	was building a/b-1
 
+attention: dev-libs/icu-74 does not build, holds up 11, tried on nas, vm: error: [31mno such type (swarm logs 3fa9c1d2)
+
 copies: 7 of 9 blobs on 2 peers or more, 2 still being copied
-release: default/stable version 3 of 2027-01-15T08:00:00Z
+  low on disk: nas has 3.0 GiB for builds
+release: default/stable version 3, back at release 2, 412 packages, of 2027-01-15T08:00:00Z (1h02m ago)
 warning: no connection to 12D3KooWBWC2wGxpWxkaff56MCnLoFjFeUEPjPvmXj5UotvcE7kk: swarm key mismatch: /ip4/10.0.0.7/tcp/4747 does not hold this swarm's key
 
 NEXT ACTION: swarm status --watch

@@ -77,16 +77,16 @@ func showStatus(o render.Out, s view.Snapshot) {
 		t.Row(name, stateCell(p.State), p.Cores, heard(p), doing(p))
 	}
 	t.Flush()
+	showIssues(o, s.Issues)
 	o.Printf("\ncopies: %s\n", copies(s.Blobs))
 	if text := classes(s.Blobs.Classes); text != "" {
 		o.Printf("  %s\n", text)
 	}
+	if text := disks(s.Peers); text != "" {
+		o.Printf("  %s\n", text)
+	}
 	for _, r := range s.Releases {
-		of := ""
-		if r.Number > 0 && r.Number != r.Version {
-			of = fmt.Sprintf(" (release %d)", r.Number)
-		}
-		o.Printf("release: %s/%s version %d of %s%s\n", r.Target, r.Channel, r.Version, time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339), of)
+		o.Labeled(render.Plain, "release:", releaseLine(r, s.AtMS))
 	}
 	showOrders(o, s)
 	for _, w := range s.Warnings {
@@ -109,7 +109,88 @@ func showRound(o render.Out, r view.Round) {
 			more += fmt.Sprintf(", %d %s", x.n, x.word)
 		}
 	}
+	if r.Impulse > 0 {
+		left = fmt.Sprintf(", %.0f/h", r.Impulse) + left
+	}
 	o.Labeled(render.Strong, "round "+r.ID+":", fmt.Sprintf("%s (%s): needed %d, building %d, done %d%s%s", r.Command, r.Priority, r.Jobs, r.Building, r.Done, more, left))
+}
+
+// shownIssues is how many root causes status lists; the page has them all.
+const shownIssues = 8
+
+// showIssues lists the root causes that hold jobs up, the gravest first. Others
+// stand among the warnings.
+func showIssues(o render.Out, list []view.Issue) {
+	n := 0
+	for _, i := range list {
+		if i.HoldsUp == 0 && i.Kind != view.IssueFailed {
+			continue
+		}
+		if n++; n > shownIssues {
+			continue
+		}
+		if n == 1 {
+			o.Printf("\n")
+		}
+		text := i.Title
+		if i.HoldsUp > 0 {
+			text += fmt.Sprintf(", holds up %d", i.HoldsUp)
+		}
+		if len(i.Drones) > 0 {
+			text += ", tried on " + strings.Join(i.Drones, ", ")
+		}
+		if i.Detail != "" {
+			text += ": " + i.Detail
+		}
+		style := render.Warn
+		if i.Severity == view.Blocked {
+			style = render.Bad
+		}
+		o.Labeled(style, "attention:", text+" ("+i.Do+")")
+	}
+	if n > shownIssues {
+		o.Printf("  and %d more\n", n-shownIssues)
+	}
+}
+
+// lowDisk is how little space for builds or blobs is worth a word.
+const lowDisk = 10 << 30
+
+// disks names the peers that run out of room, as long as they are here.
+func disks(peers []view.Peer) string {
+	var low []string
+	for _, p := range peers {
+		if p.State == "away" || p.State == "gone" {
+			continue
+		}
+		switch {
+		case p.Slots > 0 && p.DiskMiB > 0 && p.DiskMiB<<20 < lowDisk:
+			low = append(low, p.Nick+" has "+render.Bytes(p.DiskMiB<<20)+" for builds")
+		case p.Stores && p.UsedB+p.FreeB > 0 && p.FreeB < lowDisk:
+			low = append(low, p.Nick+" has "+render.Bytes(p.FreeB)+" for copies")
+		}
+	}
+	if len(low) == 0 {
+		return ""
+	}
+	return "low on disk: " + strings.Join(low, ", ")
+}
+
+// releaseLine is what a channel shows, how old it is, and whether it was rolled
+// back.
+func releaseLine(r view.Release, nowMS int64) string {
+	text := fmt.Sprintf("%s/%s version %d", r.Target, r.Channel, r.Version)
+	if r.Number > 0 && r.Number != r.Version {
+		text += fmt.Sprintf(", back at release %d", r.Number)
+	}
+	if r.Packages > 0 {
+		text += fmt.Sprintf(", %d packages", r.Packages)
+	}
+	text += ", of " + time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339)
+	if age := nowMS/1000 - r.Timestamp; nowMS > 0 && age >= 0 {
+		text += " (" + render.Duration(time.Duration(age)*time.Second) + " ago)"
+	}
+	return text
 }
 
 // eta is when a round will be done: a range, as far as there is one.
