@@ -40,15 +40,16 @@
 // small blobs stay on the private network. Limit and Limited bound what peers take
 // and what copies take; a build or a person's download is not slowed.
 //
-// Figures of BenchmarkTransfer, medians of five interleaved pairs, both ends and
-// other work on two cores. 512 MiB over the private network, verified, written and
-// fsynced: 0.91 of the same stream written and fsynced without verification; on
-// the direct carrier 0.94 to 0.96 of a TLS 1.3 connection written and fsynced, at
-// twice the speed of the private network. Three holders on loopback: 1.06 of one;
-// each limited to a third: 3.15 of one. 2,000 blobs of 64 KiB: 0.68 to 0.87 of
-// writing, fsyncing and renaming the same files locally with four workers. It was
-// 0.3 while a fetch of eight at once waited for the disk: a blob's two fsyncs (file
-// and directory) are journal commits that concurrent ones share, so that
-// thirty-two at once cost little more than one; the rest was the opening of a new
-// store, which was timed too.
+// Figures of BenchmarkTransfer, medians of interleaved pairs, both ends and other
+// work on two cores. 512 MiB over the private network, verified, written and
+// fsynced: 0.91 to 0.95 of the same stream written and fsynced without
+// verification; on the direct carrier 0.91 to 0.96 of a TLS 1.3 connection written
+// and fsynced, at twice the speed of the private network. Three holders on
+// loopback: 1.06 of one; each limited to a third: 3.15 of one (a limit lets a first
+// eighth of a second through at once). 2,000 blobs of 64 KiB: 0.77 of writing,
+// fsyncing and renaming the same files locally with four workers (fifteen pairs;
+// five under more load gave 0.62 to 1.09). It was 0.3 while eight fetches at once
+// waited for the disk: a blob's two fsyncs (file and directory) are journal commits
+// that concurrent ones share, so that thirty-two at once cost little more than
+// eight; the rest was the opening of a new store, which was timed too.
 package exchange

@@ -3,6 +3,8 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -132,11 +134,47 @@ func TestNothingIsGarbageWhileAReleaseCannotBeRead(t *testing.T) {
 	p := agenttest.Start(t, t.TempDir())
 	p.Until("it may write", func(r *claims.Replica, _ claims.Now) bool { ok, _ := r.MayClaim(); return ok })
 	p.Do(func(*claims.Replica, claims.Now) []claims.Event {
-		head := release.Next(&release.Channel{Target: "desktop", Name: release.Stable}, cas.Sum([]byte("elsewhere")).String(), time.Now())
+		elsewhere := cas.Sum([]byte("elsewhere"))
+		head := release.Next(&release.Channel{Target: "desktop", Name: release.Stable}, elsewhere.String(), time.Now())
 		return []claims.Event{claims.Post{Body: claims.NewChannel(head)}}
 	})
-	if roots, err := FindRoots(t.Context(), p.Board, p.Store, Fetch(p.Board, p.Store, nil)); err == nil {
+	// Nobody has it: then it keeps nothing from being garbage for ever.
+	if _, err := FindRoots(t.Context(), p.Board, p.Store, Fetch(p.Board, p.Store, nil)); err != nil {
+		t.Error(err)
+	}
+	if err := NewHoldings(p.Board, p.Store).Announce(t.Context(), cas.Sum([]byte("elsewhere"))); err != nil {
+		t.Fatal(err)
+	}
+	cut := func(context.Context, cid.Cid, []string) error { return errors.New("cut off") }
+	if roots, err := FindRoots(t.Context(), p.Board, p.Store, Fetch(p.Board, p.Store, cut)); err == nil {
 		t.Errorf("roots are %v", roots)
+	}
+}
+
+// A target's base is named by the hex of its manifest's digest, and the manifest
+// names the layers.
+func TestATargetKeepsItsBase(t *testing.T) {
+	p := agenttest.Start(t, t.TempDir())
+	p.Until("it may write", func(r *claims.Replica, _ claims.Now) bool { ok, _ := r.MayClaim(); return ok })
+	layer := cas.Sum([]byte("a layer"))
+	manifest, err := p.Store.Put(t.Context(), bytes.NewReader([]byte("layers: "+layer.String())), cid.Undef)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := digest(t, manifest.CID)
+	bundle := cas.Sum([]byte("a bundle"))
+	p.Do(func(*claims.Replica, claims.Now) []claims.Event {
+		return []claims.Event{claims.Post{Body: claims.NewTarget(build.Target{Name: "desktop", Version: 1, State: build.TargetLive, Arch: "amd64",
+			Bundle: bundle.String(), Base: build.BaseRef{Name: "stage3", Digest: hex.EncodeToString(d[:])}})}}
+	})
+	roots, err := FindRoots(t.Context(), p.Board, p.Store, Fetch(p.Board, p.Store, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []cid.Cid{manifest.CID, layer, bundle} {
+		if _, kept := roots[digest(t, c)]; !kept {
+			t.Errorf("%s is not kept: %v", c, roots)
+		}
 	}
 }
 
