@@ -66,6 +66,10 @@ func (g *Gateway) route(w *response, r *http.Request) {
 	}
 	target, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	channel, name, ok := strings.Cut(rest, "/")
+	if ok && channel == "staging" {
+		plain(w, http.StatusNotFound, "what is staged is to be looked at and not installed: swarm finalize --target %s --dry-run", target)
+		return
+	}
 	if !ok || channel != release.Stable {
 		plain(w, http.StatusNotFound, "nothing here; an index is at /TARGET/%s/Packages", release.Stable)
 		return

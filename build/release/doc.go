@@ -8,6 +8,10 @@
 // ask for. A head says which release a channel shows, since when, and after
 // which one.
 //
+// A consumer is a machine that installs a target's releases; its Installed set
+// says what it has. A Listing is what the board says of a release, also when no
+// head shows it any more.
+//
 // Invariants.
 //   - A Manifest is closed: every Need of an entry is the key of an entry. What
 //     the base gives is not listed as a Need.
@@ -17,6 +21,12 @@
 //   - A slot operator that was bound when an entry was built (RDEPEND
 //     "dev-libs/a:0/2=") matches the highest version of that slot in the
 //     release; so an update can never leave a consumer to compile a dependant.
+//   - What subscribed consumers have installed counts as well: a library in
+//     another subslot enters with a rebuild of every package that is installed
+//     against the one before, or not at all, and a package enters only if what
+//     it needs is in the release or installed where it will go. This is matching
+//     of evaluated atoms (USE dependencies are not looked at); Portage itself has
+//     the last word, in package publish.
 //   - Encoding is a function of the value: entries and header are sorted, CBOR
 //     is core deterministic. Two peers that compose the same make the same CID.
 //   - A head's timestamp grows by 6 s or more with every version, on rollback
