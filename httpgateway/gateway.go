@@ -29,7 +29,15 @@ type Config struct {
 	// Mount adds handlers for GET and HEAD: a pattern is a path, or a prefix
 	// that ends in "/" ("/" is the root page alone). They come before targets
 	// of the same name.
+	// The request's context ends when the gateway is told to stop.
 	Mount map[string]http.Handler
+	// Post adds the only paths that take POST, with a body of PostBytes at the
+	// most. Who may ask for what is the handler's to judge; the name that the
+	// request calls this gateway by has been.
+	Post map[string]http.Handler
+	// Ready says why this peer is not ready to serve, for /readyz; nil = it is
+	// when every target's newest release is served.
+	Ready func() error
 
 	Poll         time.Duration // how often heads are looked at; 1 s
 	Patience     time.Duration // to the first byte of a blob that is elsewhere; 20 s (wget waits 60)
@@ -72,6 +80,9 @@ const (
 	generations = 32
 )
 
+// PostBytes is the most bytes of a request's body.
+const PostBytes = 16 << 10
+
 // Gateway is the HTTP side of one peer. ServeHTTP may be called from any
 // goroutine, with or without Run.
 type Gateway struct {
@@ -79,6 +90,7 @@ type Gateway struct {
 	log     *slog.Logger
 	hosts   map[string]bool
 	mounted *http.ServeMux
+	stats   stats
 	kick    chan struct{}
 	running atomic.Bool // Run moves channels
 
@@ -184,8 +196,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.Listen(ctx); err != nil {
 		return err
 	}
-	// Requests outlive ctx by the grace period.
-	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	// Requests outlive ctx by the grace period, but for what never ends by
+	// itself.
+	base, cut := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, ctx))
 	defer cut()
 	srv := &http.Server{
 		Handler:           g,
@@ -231,8 +244,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
-// connKey finds the connection of a request in its context.
-type connKey struct{}
+// connKey finds the connection of a request in its context, stopKey the
+// context that ends when the gateway is told to stop.
+type (
+	connKey struct{}
+	stopKey struct{}
+)
 
 // watch moves channels to their newest heads.
 func (g *Gateway) watch(ctx context.Context) {

@@ -14,6 +14,7 @@ type response struct {
 	conn   *conn // nil without Run
 	status int
 	bytes  int64
+	local  bool // it came from this machine's store
 }
 
 // WriteHeader notes the first final status.

@@ -23,6 +23,7 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &response{ResponseWriter: rw, conn: c}
 	start := time.Now()
 	g.route(w, r)
+	g.stats.count(r, w)
 	if !g.log.Enabled(r.Context(), slog.LevelDebug) {
 		return
 	}
@@ -35,6 +36,14 @@ func (g *Gateway) route(w *response, r *http.Request) {
 	switch {
 	case !g.allowed(r.Host):
 		plain(w, http.StatusMisdirectedRequest, "this gateway does not go by the name %q; a person can allow it in the gateway's host setting", r.Host)
+		return
+	case r.Method == http.MethodPost && g.cfg.Post[r.URL.Path] != nil:
+		if r.ContentLength < 0 || r.ContentLength > PostBytes {
+			w.Header().Set("Connection", "close")
+			plain(w, http.StatusRequestEntityTooLarge, "a request's body has %d bytes at the most", PostBytes)
+			return
+		}
+		g.cfg.Post[r.URL.Path].ServeHTTP(w, r)
 		return
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
@@ -49,7 +58,7 @@ func (g *Gateway) route(w *response, r *http.Request) {
 	}
 	if len(g.cfg.Mount) > 0 {
 		if h, pattern := g.mounted.Handler(r); pattern != "" {
-			h.ServeHTTP(w, r)
+			g.serveMounted(h, w, r)
 			return
 		}
 	}
@@ -77,6 +86,17 @@ func (g *Gateway) route(w *response, r *http.Request) {
 	g.serveTarget(w, r, target, name)
 }
 
+// serveMounted runs a handler that is not the gateway's own.
+func (g *Gateway) serveMounted(h http.Handler, w *response, r *http.Request) {
+	if stop, ok := r.Context().Value(stopKey{}).(context.Context); ok {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(stop, cancel)()
+		r = r.WithContext(ctx)
+	}
+	h.ServeHTTP(w, r)
+}
+
 // plain answers with one line of text.
 func plain(w http.ResponseWriter, status int, format string, args ...any) {
 	line := build.OneLine(fmt.Sprintf(format, args...), 500) + "\n"
@@ -100,8 +120,15 @@ func (g *Gateway) serveRoot(w http.ResponseWriter) {
 	plain(w, http.StatusOK, "%s", b.String())
 }
 
-// serveReady tells whether every target's newest release is served.
+// serveReady tells whether this peer is ready and every target's newest release
+// is served.
 func (g *Gateway) serveReady(w http.ResponseWriter) {
+	if g.cfg.Ready != nil {
+		if err := g.cfg.Ready(); err != nil {
+			plain(w, http.StatusServiceUnavailable, "not ready: %v", err)
+			return
+		}
+	}
 	for _, s := range g.Status() {
 		if s.Problem != "" {
 			plain(w, http.StatusServiceUnavailable, "%s", s.Problem)
@@ -132,6 +159,7 @@ func (g *Gateway) serveTarget(w *response, r *http.Request, target, name string)
 		known, ok = ch.paths.Load().table[name]
 	}
 	if !ok {
+		g.stats.miss(name)
 		plain(w, http.StatusNotFound, "no package %q in the releases of %s", name, target)
 		return
 	}
@@ -252,6 +280,7 @@ func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
 			return
 		}
 	} else if f := blob.file(); f != nil {
+		w.local = true
 		info, err := f.Stat()
 		if err != nil || info.Size() != it.Size {
 			g.log.Error("stored package has another size than its release says", "path", it.Path, "cid", it.CID, "want", it.Size, "err", err)
