@@ -45,7 +45,8 @@ type index struct {
 	shards    map[string][]digest32 // by record key, what the shard listed
 	orders    map[string]directive  // by record key
 	decline   map[build.Key]map[string]Decline
-	dropped   []string // keys that left the board, for the journal
+	alerts    map[string]Alert // by cause
+	dropped   []string         // keys that left the board, for the journal
 
 	ready     []*keyState // candidates in the order of the schedule
 	undone    int         // wanted jobs that can still come to be built
@@ -72,7 +73,7 @@ func newIndex() *index {
 		names: map[digest32][]build.Key{}, learned: map[string]*history{}, touched: map[build.Key]bool{}, awayKeys: map[build.Key]*keyState{},
 		authored: map[string][]build.Key{}, failing: map[build.Key]bool{},
 		holders: map[digest32][]string{}, shards: map[string][]digest32{},
-		orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{},
+		orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{}, alerts: map[string]Alert{},
 	}
 }
 
@@ -119,6 +120,8 @@ func (x *index) add(e *entry) {
 		for k := range x.results {
 			x.touched[k] = true
 		}
+	case Alert:
+		x.alerts[b.Cause] = b
 	case Decline:
 		if x.decline[b.Key] == nil {
 			x.decline[b.Key] = map[string]Decline{}

@@ -325,6 +325,8 @@ func decode(o wire.Opened) (Body, error) {
 		return r, err
 	case TypeOutcome:
 		return decodeAs[outcomeBody](o)
+	case TypeAlert:
+		return decodeAs[Alert](o)
 	case TypeChannel:
 		return decodeAs[channelBody](o)
 	case TypeTarget:

@@ -236,6 +236,9 @@ func (l *look) snapshot() Snapshot {
 	}
 	s.judge(r, l.peers)
 	s.Issues = l.issues(&s)
+	if s.Verdict == Degraded && s.Next == watchIt && len(s.Issues) > 0 && s.Issues[0].Severity != Healthy {
+		s.Next = s.Issues[0].Do // watching mends nothing
+	}
 	return s
 }
 
@@ -523,6 +526,9 @@ func (s *Snapshot) judge(r *claims.Replica, peers []claims.Peer) {
 	s.say(open, drones, live)
 }
 
+// watchIt is what there is to do when all goes well.
+const watchIt = "swarm status --watch"
+
 func (s *Snapshot) say(open *Round, drones, live int) {
 	switch {
 	case open != nil && s.Verdict == Blocked:
@@ -540,7 +546,7 @@ func (s *Snapshot) say(open *Round, drones, live int) {
 		s.Next = "swarm finalize --target " + open.Target
 	case open != nil:
 		s.Sentence = fmt.Sprintf("%d of %d built, %d building on %s", open.Done, open.Jobs, open.Building, count(drones, "drone"))
-		s.Next = "swarm status --watch"
+		s.Next = watchIt
 	case len(s.Releases) > 0:
 		s.Sentence = fmt.Sprintf("nothing to build; %s here", count(live, "peer"))
 		s.Next = "swarm update"

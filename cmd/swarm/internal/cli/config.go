@@ -205,6 +205,7 @@ func runFlags() []cli.Flag {
 		stringFlag("portage-config", "", "`DIR` that holds etc/portage, if not the machine's own"),
 		boolFlag("mdns", true, "find peers of the swarm on the local network"),
 		boolFlag("dht", true, "find peers of the swarm through one another"),
+		listFlag("alert", "`WHERE` to tell of trouble: an https:// address (JSON, ntfy+https://HOST/TOPIC, or Uptime Kuma's push), or the path of a program; may be given more than once"),
 		stringFlag("log-level", "info", "`LEVEL` of the log: debug, info, warn or error"),
 	}
 }

@@ -101,9 +101,10 @@ type orderWords struct {
 	done            string // with the name of what it is about
 }
 
-// orderCmds are the commands that put a directive on the board.
+// orderCmds are the commands that put a directive on the board, and the one
+// that lets the page do so.
 func orderCmds(e *env) []*cli.Command {
-	var out []*cli.Command
+	out := []*cli.Command{webCmd(e)}
 	for _, w := range []orderWords{
 		{"unblock", "forget the failures of a job, or of all", "JOB|all", 1, 1, []string{"unblock"}, false, "forgot the failures of %s"},
 		{"cancel", "end a round: what only it asks for is built no more", "ROUND", 1, 1, []string{"cancel"}, false, "%s is cancelled"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/alert"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/machine"
@@ -160,6 +161,10 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	}
 	if err := guestConfig(c, &cfg); err != nil {
 		return cfg, daemon.Builders{}, err
+	}
+	cfg.Alerts = noEmpty(c.StringSlice("alert"))
+	if _, err := alert.Parse(cfg.Alerts); err != nil {
+		return cfg, daemon.Builders{}, usage("for example: swarm run --alert ntfy+https://ntfy.sh/TOPIC", "%v", err)
 	}
 	found, err := daemon.Find(c.Context, daemon.Search{
 		Want: c.String("builder"), Emerge: c.String("emerge"), PortageConfig: c.String("portage-config"), Target: target, Log: log,

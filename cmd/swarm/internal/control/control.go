@@ -99,6 +99,8 @@ type Daemon interface {
 	Events(ctx context.Context, since int64, limit int) (Events, error)
 	// Rekey replaces the swarm key on disk; the running daemon keeps the old one.
 	Rekey(ctx context.Context) (Rekeyed, error)
+	// Web hands out a token for the page.
+	Web(ctx context.Context) (Web, error)
 	// Board returns every record's encoded bytes, sorted by key.
 	Board(ctx context.Context) ([][]byte, error)
 	Releases

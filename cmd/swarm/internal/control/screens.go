@@ -24,6 +24,21 @@ func (c *Client) Events(ctx context.Context, since int64, limit int) (Events, er
 	return ask[Events](ctx, c, fmt.Sprintf("/v1/events?since=%d&limit=%d", since, limit), nil)
 }
 
+// Web is the page of a peer, and a token that lets it give orders. The token
+// stands behind the # of URL, which a browser sends to nobody.
+type Web struct {
+	Schema  int    `json:"schema"`
+	Page    string `json:"page"`
+	URL     string `json:"url"`
+	Token   string `json:"token"`
+	Seconds int    `json:"valid_s"`
+}
+
+// Web hands out a token for the page.
+func (c *Client) Web(ctx context.Context) (Web, error) {
+	return ask[Web](ctx, c, "/v1/web", struct{}{})
+}
+
 func serveEvents(d Daemon) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
 		since, err := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)

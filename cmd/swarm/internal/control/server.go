@@ -122,6 +122,7 @@ func handler(d Daemon) http.Handler {
 	get(mux, "GET /v1/peers", func(r *http.Request) (any, error) { return d.Peers(r.Context()) })
 	get(mux, "GET /v1/board", func(r *http.Request) (any, error) { return d.Board(r.Context()) })
 	get(mux, "GET /v1/invite", func(r *http.Request) (any, error) { return d.Invite(r.Context()) })
+	get(mux, "POST /v1/web", func(r *http.Request) (any, error) { return d.Web(r.Context()) })
 	get(mux, "GET /v1/events", serveEvents(d))
 	get(mux, "GET /v1/why", func(r *http.Request) (any, error) {
 		if drone := r.URL.Query().Get("drone"); drone != "" {

@@ -80,6 +80,7 @@ type Config struct {
 	Drain    time.Duration  // how long builds may take to end when this peer is told to
 	Reload   chan os.Signal // asks for a process that goes on where this one ends
 	Check    func() error   // why that would not start
+	Alerts   []string       // who is told of trouble: addresses, programs
 	Log      *slog.Logger
 }
 
@@ -202,20 +203,20 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	n.copies = replicator.New(replicator.Config{Input: n.garbage.Input, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log,
 		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
 	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Moved: func() { n.gateway.Kick() }}
-	if n.gateway, err = httpgateway.New(httpgateway.Config{Catalog: n.catalog, CacheDir: filepath.Join(cfg.State, "index"), Log: cfg.Log,
-		Listen: cfg.Gateway, Hosts: cfg.Hosts, Setting: "--gateway"}); err != nil {
-		return err
-	}
-	if err := n.gateway.Listen(context.Background()); err != nil {
-		return err
-	}
 	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
-		Gateway: n.gateway.Addrs, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
+		Gateway: func() []string { return n.gateway.Addrs() }, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
 		d.Logs, d.Guest = n.worker.Logs(), n.guest
 	}
 	d.Serve()
-	if n.screens, err = daemon.NewScreens(d, cfg.Log); err != nil {
+	if n.screens, err = daemon.NewScreens(d, func() *httpgateway.Gateway { return n.gateway }, cfg.Alerts, cfg.Log); err != nil {
+		return err
+	}
+	if n.gateway, err = httpgateway.New(n.screens.Extend(httpgateway.Config{Catalog: n.catalog, CacheDir: filepath.Join(cfg.State, "index"), Log: cfg.Log,
+		Listen: cfg.Gateway, Hosts: cfg.Hosts, Setting: "--gateway"})); err == nil {
+		err = n.gateway.Listen(context.Background())
+	}
+	if err != nil {
 		return err
 	}
 	n.daemon = d
@@ -242,7 +243,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	defer stop()
 	for _, run := range []func(context.Context) error{n.host.Run, n.finder.Run, n.direct.Run, n.gateway.Run, n.control.Run,
-		n.catalog.Run, n.catalog.Prefetch, n.screens.Run, n.daemon.Run} {
+		n.catalog.Run, n.catalog.Prefetch, n.screens.Run, n.screens.Alert, n.daemon.Run} {
 		g.Go(func() error { return run(inner) })
 	}
 	g.Go(func() error { defer stopInner(); return n.board.Run(board) })
@@ -333,7 +334,7 @@ func (n *Node) sample(ctx context.Context) claims.Beat {
 	cfg := n.cfg
 	b := claims.Beat{
 		Nick: cfg.Nick, Version: cfg.Version, Slots: cfg.Slots, Cores: n.still.Cores, Speed: n.still.Speed, Arch: n.still.Arch,
-		Features: n.still.Features, FreeMemMiB: machine.FreeMemory(), Steady: true, Stores: cfg.Stores, Site: cfg.Site,
+		Features: n.still.Features, FreeMemMiB: machine.FreeMemory(), Steady: true, Stores: cfg.Stores, Site: cfg.Site, Alerts: len(cfg.Alerts) > 0,
 	}
 	for _, name := range []build.Builder{build.BuilderPortage, build.BuilderSample} {
 		if cfg.Builders[name] != nil {
@@ -377,9 +378,7 @@ func (n *Node) close() error {
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}
-	if n.screens != nil {
-		errs = append(errs, n.screens.Close())
-	}
+	errs = append(errs, n.screens.Close())
 	if n.journal != nil {
 		errs = append(errs, n.journal.Close())
 	}
