@@ -136,11 +136,13 @@ func (e *events) rounds(before, after *Detail) {
 	for i := range after.Rounds {
 		rd := &after.Rounds[i]
 		was := old[rd.ID]
-		switch {
-		case was == nil && rd.State == string(build.RoundOpen):
+		if was == nil && (rd.State == string(build.RoundOpen) || rd.CreatedMS >= e.since-hour) {
+			// One that is over already began and ended between the two looks.
 			e.add(Event{AtMS: rd.CreatedMS, Kind: EventOpened, Who: rd.Requester, What: rd.ID,
 				Text: fmt.Sprintf("%s asked for %s: %s (round %s)", rd.Requester, count(rd.Jobs, "job"), cmp.Or(rd.Command, "no command given"), rd.ID)})
-		case was != nil && was.State == string(build.RoundOpen) && rd.State != was.State:
+			was = &Round{State: string(build.RoundOpen)}
+		}
+		if was != nil && was.State == string(build.RoundOpen) && rd.State != was.State {
 			e.add(Event{Kind: EventClosed, What: rd.ID, Text: fmt.Sprintf("round %s is %s: %d of %d built", rd.ID, rd.State, rd.Done, rd.Jobs)})
 		}
 	}

@@ -186,3 +186,17 @@ func TestWhatOthersWroteStaysOneLine(t *testing.T) {
 		}
 	}
 }
+
+func TestARoundThatBeganAndEndedBetweenTwoLooksIsToldWhole(t *testing.T) {
+	s := view.Detail{Snapshot: view.Snapshot{AtMS: viewtest.Wall}}
+	after := view.Detail{Snapshot: view.Snapshot{AtMS: viewtest.Wall + 1000, Rounds: []view.Round{
+		{ID: "new", State: "closed", Requester: "nas", Command: "swarm build x", Jobs: 3, Done: 3, CreatedMS: viewtest.Wall + 100},
+		{ID: "old", State: "closed", Requester: "nas", Command: "swarm build y", Jobs: 1, Done: 1, CreatedMS: viewtest.Wall - 86_400_000},
+	}}}
+	e := view.Events(&s, &after)
+	want(t, e, view.EventOpened, "nas asked for 3 jobs: swarm build x")
+	want(t, e, view.EventClosed, "round new is closed: 3 of 3 built")
+	if len(e) != 2 {
+		t.Errorf("a round of yesterday is news: %+v", e)
+	}
+}
