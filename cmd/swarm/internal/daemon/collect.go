@@ -266,9 +266,8 @@ func (c *Collector) Sort(d [32]byte) (replication.Class, bool) {
 	return replication.Other, !garbage || c.now().Sub(t) < uncopied
 }
 
-// Classes counts copies by how much the blobs matter.
-func (c *Collector) Classes(r *claims.Replica, now claims.Now) []view.BlobClass {
-	in := Copies(r, now, c.Sort)
+// classes counts copies by how much the blobs matter.
+func classes(in replication.Input) []view.BlobClass {
 	class := map[cid.Cid]replication.Class{}
 	for _, b := range in.Blobs {
 		class[b.CID] = b.Class

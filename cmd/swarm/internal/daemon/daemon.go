@@ -20,6 +20,7 @@ import (
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/cas/replication"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent"
 	"github.com/build-swarm/swarm/claims/hlc"
@@ -72,15 +73,17 @@ func (d *Daemon) Info(context.Context) (control.Info, error) {
 // peer suffers from, and links that cannot be made.
 func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 	var why string
+	var in replication.Input
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		s = view.Of(r, now)
-		s.Blobs.Classes = d.Collector.Classes(r, now)
+		in = Copies(r, now, d.Collector.Sort)
 		_, why = r.MayClaim()
 		return nil
 	})
 	if err != nil {
 		return s, err
 	}
+	s.Blobs.Classes = classes(in)
 	d.adorn(&s, why)
 	return s, nil
 }
