@@ -127,6 +127,8 @@ func (c *benchCatalog) Head(target, _ string) (release.Channel, *release.Manifes
 
 func (c *benchCatalog) Available(cid.Cid) bool { return true }
 
+func (c *benchCatalog) Local(id cid.Cid) (io.ReadSeekCloser, error) { return os.Open(c.files[id]) }
+
 func (c *benchCatalog) Open(_ context.Context, id cid.Cid, _ int64) (io.ReadSeekCloser, error) {
 	return os.Open(c.files[id])
 }

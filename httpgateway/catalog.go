@@ -26,6 +26,10 @@ type Catalog interface {
 	// Available reports whether the blob is in the local store or with a peer
 	// that is reachable now.
 	Available(c cid.Cid) bool
+	// Local opens a blob of the local store: an *os.File, or what has the method
+	// File() *os.File. cas.ErrNotFound, or another error, when it is not here or
+	// cannot be read; Open is asked then. It returns at once.
+	Local(c cid.Cid) (io.ReadSeekCloser, error)
 	// Open opens a blob of size bytes. What is local is an *os.File or has the
 	// method File() *os.File, so that it goes out by sendfile. Anything else
 	// is a reader that streams verified bytes from the blob's holders, fails

@@ -268,6 +268,9 @@ func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	h.Set("Etag", k.etag)
 	modified := time.Unix(it.MTime, 0)
+	if r.Method == http.MethodGet && r.Header.Get("If-None-Match") == "" && g.serveLocal(w, r, k, modified) {
+		return
+	}
 	blob := &remote{
 		ctx: r.Context(), size: it.Size, stall: g.cfg.Stall, first: time.Now().Add(g.cfg.Patience), log: g.log,
 		open: func(ctx context.Context) (io.ReadSeekCloser, error) { return g.cfg.Catalog.Open(ctx, c, it.Size) },
@@ -311,6 +314,25 @@ func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
 		// connection and the client knows.
 		g.log.Warn("package cut off while it was served", "path", it.Path, "cid", it.CID, "at", blob.off, "err", blob.err)
 	}
+}
+
+// serveLocal serves a package that lies here, without what one that is elsewhere
+// needs; false when it does not.
+func (g *Gateway) serveLocal(w *response, r *http.Request, k *known, modified time.Time) bool {
+	b, err := g.cfg.Catalog.Local(k.cid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = b.Close() }() // read only
+	f := fileOf(b)
+	if f == nil {
+		return false
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != k.item.Size {
+		return false // told, and logged, by who looks for it elsewhere
+	}
+	http.ServeContent(w, r, "", modified, &fileContent{f: f, size: k.item.Size})
+	return true
 }
 
 // filer is a blob that lies in a file.

@@ -198,6 +198,18 @@ func (c *Catalog) Available(id cid.Cid) bool {
 	return c.local[id] != "" || c.remote[id] != nil
 }
 
+// Local implements httpgateway.Catalog.
+func (c *Catalog) Local(id cid.Cid) (io.ReadSeekCloser, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	path := c.local[id]
+	if path == "" {
+		return nil, fmt.Errorf("open %s: %w", id, cas.ErrNotFound)
+	}
+	c.opened[id]++
+	return os.Open(path)
+}
+
 // Open implements httpgateway.Catalog.
 func (c *Catalog) Open(ctx context.Context, id cid.Cid, _ int64) (io.ReadSeekCloser, error) {
 	c.mu.Lock()

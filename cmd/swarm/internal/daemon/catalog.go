@@ -181,6 +181,9 @@ func (c *Catalog) Available(id cid.Cid) bool {
 	return c.live[d]
 }
 
+// Local opens a blob that lies here.
+func (c *Catalog) Local(id cid.Cid) (io.ReadSeekCloser, error) { return c.Store.Open(id) }
+
 // Open opens a blob: the file that lies here, or a verified stream from its
 // holders.
 func (c *Catalog) Open(ctx context.Context, id cid.Cid, size int64) (io.ReadSeekCloser, error) {
