@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 const (
@@ -38,7 +41,7 @@ func (h *Host) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()
 	bus, err := h.lh.EventBus().Subscribe(
-		[]any{new(event.EvtPeerIdentificationCompleted)}, eventbus.BufSize(256), eventbus.Name("swarm"))
+		[]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtLocalAddressesUpdated)}, eventbus.BufSize(256), eventbus.Name("swarm"))
 	if err != nil {
 		return fmt.Errorf("watch the network: %w", err)
 	}
@@ -64,6 +67,7 @@ func (h *Host) Run(ctx context.Context) error {
 		case e := <-bus.Out():
 			id, ok := e.(event.EvtPeerIdentificationCompleted)
 			if !ok {
+				h.dropStranded()
 				continue
 			}
 			h.identified(id)
@@ -86,6 +90,30 @@ func (h *Host) Run(ctx context.Context) error {
 		err = errors.Join(err, h.book.save(h.cfg.AddressBook, h.Fingerprint()))
 	}
 	return err
+}
+
+// dropStranded closes connections from addresses that this machine no longer has:
+// they would hang until a keep-alive fails, and the other side is dialled anew as
+// soon as they are gone.
+func (h *Host) dropStranded() {
+	have, err := net.InterfaceAddrs()
+	if err != nil {
+		return
+	}
+	for _, c := range h.lh.Network().Conns() {
+		ip, err := manet.ToIP(c.LocalMultiaddr())
+		if err != nil { // through a member
+			continue
+		}
+		own := slices.ContainsFunc(have, func(a net.Addr) bool {
+			n, ok := a.(*net.IPNet)
+			return ok && n.IP.Equal(ip)
+		})
+		if !own {
+			h.log.Info("the address of a connection is gone", "peer", c.RemotePeer().String(), "addr", ip.String())
+			_ = c.Close() // it is dead already
+		}
+	}
 }
 
 // identified notes where a connected peer listens.

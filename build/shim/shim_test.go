@@ -52,13 +52,13 @@ func (s script) Build(ctx context.Context, req worker.Request) (worker.Result, e
 
 // bed is a pool and one job.
 type bed struct {
-	t    *testing.T
+	t    testing.TB
 	pool *Pool
 	req  worker.Request
 	log  *bytes.Buffer
 }
 
-func newBed(t *testing.T, dir, text string, keep time.Duration) *bed {
+func newBed(t testing.TB, dir, text string, keep time.Duration) *bed {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -98,7 +98,7 @@ func (b *bed) start(ctx context.Context) <-chan error {
 }
 
 // until waits for something that another process does.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); pause() {
 		if time.Now().After(deadline) {

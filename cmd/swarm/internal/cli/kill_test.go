@@ -20,6 +20,7 @@ import (
 // real is one daemon as a process.
 type real struct {
 	t      *testing.T
+	ns     string // network namespace; "" = this one
 	dir    string // of its state, socket and log
 	env    []string
 	args   []string
@@ -28,11 +29,17 @@ type real struct {
 }
 
 // program is a command line that runs this test binary as swarm.
-func program(t *testing.T, args ...string) *exec.Cmd {
+func (r *real) program(args ...string) *exec.Cmd {
+	t := r.t
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if r.ns != "" {
+		// The shell gives the program the name that it answers to.
+		args = append([]string{"netns", "exec", r.ns, "bash", "-c", `exec -a swarm "$0" "$@"`, self}, args...)
+		return exec.CommandContext(context.Background(), "ip", args...)
 	}
 	cmd := exec.CommandContext(context.Background(), self)
 	cmd.Args = append([]string{"swarm"}, args...)
@@ -46,8 +53,8 @@ func (r *real) start() {
 		r.t.Fatal(err)
 	}
 	defer log.Close()
-	r.cmd = program(r.t, append([]string{"run", "--config", os.DevNull, "--state", filepath.Join(r.dir, "state"), "--socket", filepath.Join(r.dir, "s"), "--listen", "/ip4/127.0.0.1/tcp/0",
-		"--gateway", "127.0.0.1:0", "--mdns=false", "--dht=false", "--builder", "sample", "--jobs", "1", "--keep-builds", "20s"}, r.args...)...)
+	r.cmd = r.program(append([]string{"run", "--config", os.DevNull, "--state", filepath.Join(r.dir, "state"), "--socket", filepath.Join(r.dir, "s"),
+		"--gateway", "127.0.0.1:0", "--builder", "sample", "--jobs", "1", "--keep-builds", "20s"}, r.args...)...)
 	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = r.env, log, log
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
@@ -72,7 +79,7 @@ func (r *real) stop(sig os.Signal) {
 // run runs a command of swarm to its end.
 func (r *real) run(args ...string) string {
 	r.t.Helper()
-	cmd := program(r.t, args...)
+	cmd := r.program(args...)
 	cmd.Env = r.env
 	var errs strings.Builder
 	cmd.Stderr = &errs
@@ -104,7 +111,9 @@ func TestADaemonThatIsKilledLosesNoBuildAndLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}
-	a, b := &real{t: t, dir: filepath.Join(dir, "a"), env: env}, &real{t: t, dir: filepath.Join(dir, "b"), env: env, args: []string{"--slots", "0"}}
+	near := []string{"--listen", "/ip4/127.0.0.1/tcp/0", "--mdns=false", "--dht=false"}
+	a := &real{t: t, dir: filepath.Join(dir, "a"), env: env, args: near}
+	b := &real{t: t, dir: filepath.Join(dir, "b"), env: env, args: append([]string{"--slots", "0"}, near...)}
 	for _, r := range []*real{a, b} {
 		if err := os.Mkdir(r.dir, 0o700); err != nil {
 			t.Fatal(err)
