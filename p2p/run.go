@@ -28,6 +28,9 @@ const (
 	maxDials = 8
 	// saveDelay is how long changes of the address book are gathered.
 	saveDelay = time.Second
+	// strandedPeriod is how often it is looked whether this machine lost an address:
+	// libp2p tells of it only sometimes.
+	strandedPeriod = 10 * time.Second
 	// askPeriod is how often a connected peer is asked whom it knows, on average.
 	askPeriod = 30 * time.Second
 )
@@ -41,7 +44,7 @@ func (h *Host) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()
 	bus, err := h.lh.EventBus().Subscribe(
-		[]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtLocalAddressesUpdated)}, eventbus.BufSize(256), eventbus.Name("swarm"))
+		[]any{new(event.EvtPeerIdentificationCompleted)}, eventbus.BufSize(256), eventbus.Name("swarm"))
 	if err != nil {
 		return fmt.Errorf("watch the network: %w", err)
 	}
@@ -62,12 +65,15 @@ func (h *Host) Run(ctx context.Context) error {
 			}
 		}
 	}
+	look := time.NewTicker(strandedPeriod)
+	defer look.Stop()
 	for open := true; open; {
 		select {
+		case <-look.C:
+			h.dropStranded()
 		case e := <-bus.Out():
 			id, ok := e.(event.EvtPeerIdentificationCompleted)
 			if !ok {
-				h.dropStranded()
 				continue
 			}
 			h.identified(id)
