@@ -337,6 +337,24 @@ func TestAPeerIsHeardAtOnceWhenItsClockIsSetRight(t *testing.T) {
 	}
 }
 
+func TestABeatWithRootsThatCannotBeIsRefused(t *testing.T) {
+	key := make([]byte, 32)
+	for name, b := range map[string]Beat{
+		"too many":         {Roots: slices.Repeat([][]byte{key}, MaxRoots+1)},
+		"no key":           {Roots: [][]byte{key[:31]}},
+		"slower than ever": {InstallMS: MaxInstallMS + 1},
+		"a time before":    {InstallMS: -1},
+	} {
+		b.PeriodMS = BeatMillis
+		if err := b.check(""); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := (Beat{PeriodMS: BeatMillis, Roots: slices.Repeat([][]byte{key}, MaxRoots), InstallMS: 5000}).check(""); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAResumedObserverJudgesNobodyBeforeItHasCompared(t *testing.T) {
 	now := Now{Wall: testWall, Boot: 1000}
 	peers := acquainted(t, now, 2)

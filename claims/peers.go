@@ -358,6 +358,7 @@ func (r *Replica) AppendPeers(out []Peer, now Now) []Peer {
 		if id == r.self {
 			// Of itself a peer knows more than it last said.
 			beat.Jobs, beat.Accepting, beat.Why = r.Held(), r.report.Accepting, r.report.Why
+			beat.Roots, beat.InstallMS = r.report.Roots, r.report.InstallMS
 		}
 		if len(r.idx.orders) > 0 && beat.Accepting {
 			// Or the others would wait for it to take what it may not take.

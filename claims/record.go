@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"crypto/sha256"
@@ -102,7 +103,19 @@ type Beat struct {
 	Digest     uint64          `cbor:"digest" json:"digest"` // of the author's board
 	Heads      []string        `cbor:"heads,omitempty" json:"heads,omitempty"`
 	Alerts     bool            `cbor:"alerts,omitempty" json:"alerts,omitempty"` // it can tell a person
+	// Roots are the build keys, in bytes, of jobs whose roots it keeps, the last
+	// used first; MaxRoots at the most. InstallMS is what adding a package to one
+	// takes; 0 = it keeps none.
+	Roots     [][]byte `cbor:"roots,omitempty" json:"-"`
+	InstallMS int64    `cbor:"install,omitempty" json:"install_ms,omitempty"`
 }
+
+// MaxRoots bounds the kept roots that a Beat tells of. MaxInstallMS is the
+// longest time that adding a package may be said to take, in milliseconds.
+const (
+	MaxRoots     = 16
+	MaxInstallMS = 600_000
+)
 
 // Decline says that a drone will not take a job until a time, for a reason
 // that other peers could not know.
@@ -246,6 +259,10 @@ func (b Beat) check(string) error {
 	}
 	if b.Slots < 0 || b.Slots > 1024 || b.Speed < 0 || b.Cores < 0 || len(b.Jobs) > 1024 {
 		return fmt.Errorf("%w: beat figures", ErrInvalid)
+	}
+	if len(b.Roots) > MaxRoots || b.InstallMS < 0 || b.InstallMS > MaxInstallMS ||
+		slices.ContainsFunc(b.Roots, func(k []byte) bool { return len(k) != sha256.Size }) {
+		return fmt.Errorf("%w: beat roots", ErrInvalid)
 	}
 	for _, j := range b.Jobs {
 		if j.InvestedMS < 0 || j.LeftMS < 0 || j.FrozenMS < 0 || j.FrozenMS > maxFrozen {

@@ -34,8 +34,12 @@
 //     could have the cores of the idle slots.
 //   - Roots that cost 20 s and 5 s for each package which no cached root brings:
 //     a schedule that knows (View.Setup) needs 0.93 of the time of one that does
-//     not with 4 drones, 0.82 with 20. Drones do not yet say which roots they have,
-//     so View.Setup is empty in a swarm.
+//     not with 4 drones, 0.82 with 20. The drones of these runs say in their Beats
+//     of which 16 jobs they keep the roots (Affinity): names of jobs, and not
+//     hashes of roots or a filter of packages, since a root can only start from a
+//     subset, and from a name everybody can tell what is one. With exact
+//     knowledge of all caches it was 0.93 and 0.82, too. It costs 50 ns for each job
+//     and drone: 0.15 ms of a look at 144 jobs and 20 drones.
 //   - The range of a round's end (Ends) is drawn; what is known of how guesses
 //     err is learned from the round itself. A planner's guesses are corrected by
 //     how they lie (Tweedie's formula): without that, with guesses that are wrong

@@ -151,25 +151,37 @@ func (b *builder) Used(k build.Key) guest.Need {
 	return guest.Need{MemoryMiB: x.resident() >> 20}
 }
 
-// Builder stands for the true builder of a name.
-func (p *Pool) Builder(name build.Builder, can func(*build.Job) error) worker.Builder {
-	return &builder{p, name, can}
+// Builder stands for the true builder of a name, inner, which is asked for what it
+// can tell without building; nil = nothing.
+func (p *Pool) Builder(name build.Builder, inner worker.Builder) worker.Builder {
+	return &builder{p, name, inner}
 }
 
 type builder struct {
-	pool *Pool
-	name build.Builder
-	can  func(*build.Job) error
+	pool  *Pool
+	name  build.Builder
+	inner worker.Builder
 }
 
-var _ worker.Resumer = (*builder)(nil)
+var (
+	_ worker.Resumer    = (*builder)(nil)
+	_ worker.RootKeeper = (*builder)(nil)
+)
 
 // CanBuild asks the true builder, if it can be asked.
 func (b *builder) CanBuild(j *build.Job) error {
-	if b.can == nil {
-		return nil
+	if c, ok := b.inner.(interface{ CanBuild(*build.Job) error }); ok {
+		return c.CanBuild(j)
 	}
-	return b.can(j)
+	return nil
+}
+
+// KeptRoots asks the true builder, if it keeps any.
+func (b *builder) KeptRoots() ([]build.Key, time.Duration) {
+	if k, ok := b.inner.(worker.RootKeeper); ok {
+		return k.KeptRoots()
+	}
+	return nil, 0
 }
 
 // Build starts a shim and waits for it.

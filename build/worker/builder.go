@@ -35,6 +35,16 @@ type Builder interface {
 	Build(ctx context.Context, req Request) (Result, error)
 }
 
+// RootKeeper is a Builder that keeps the roots of its builds for later ones: a
+// root is made from the largest kept one that is a subset of it. The schedule
+// then prefers jobs whose roots are here.
+type RootKeeper interface {
+	// KeptRoots lists jobs whose whole roots are kept, the last used first, and
+	// how long adding one package to a root takes here; 0 = none are kept. It is
+	// asked every few seconds and before each claim, so it answers from memory.
+	KeptRoots() (jobs []build.Key, install time.Duration)
+}
+
 // Request is what a builder gets. Dir is an empty scratch directory that the
 // worker removes afterwards, whatever happened.
 type Request struct {

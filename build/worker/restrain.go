@@ -194,7 +194,7 @@ func (r *run) beatJob() claims.BeatJob {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	j := claims.BeatJob{Key: r.job.Key, Phase: r.phase, Compiling: !r.compiling.IsZero(), InvestedMS: r.worked(time.Now()).Milliseconds()}
-	j.LeftMS = claims.Left(r.work*1000/max(1, r.w.cfg.Speed), j.InvestedMS)
+	j.LeftMS = claims.Left(r.setup+r.work*1000/max(1, r.w.cfg.Speed), j.InvestedMS)
 	if r.held.level == guest.Frozen {
 		j.Phase = "frozen"
 		j.LeftMS += max(0, r.held.waitMS)

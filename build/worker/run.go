@@ -40,6 +40,7 @@ type run struct {
 	job    build.Job
 	target string
 	work   int64 // estimate, core-milliseconds
+	setup  int64 // what its root is expected to take first, ms
 	// measured says that work comes from builds of the package.
 	measured bool
 	cancel   context.CancelCauseFunc

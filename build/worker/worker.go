@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,6 +67,7 @@ type Worker struct {
 	// The scheduling loop's own.
 	memory    *plan.Memory
 	scheduler plan.Scheduler
+	affinity  plan.Affinity
 	peers     []claims.Peer
 	ready     []claims.Candidate
 
@@ -227,6 +229,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 		var work int64
 		var need guest.Need
 		var measured bool
+		var setup int64
 		err := w.cfg.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 			k, ok := w.choose(r, now)
 			if !ok {
@@ -243,6 +246,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 				return []claims.Event{claims.Post{Body: claims.Decline{Key: k, Peer: w.cfg.Self, Until: hlc.New(until), Reason: build.OneLine(err.Error(), 200)}}}
 			}
 			job, target, work = &j, r.TargetOf(k), r.Work(&j)
+			setup = w.setup(r, k)
 			measured = r.Estimate(&j).Measured
 			return []claims.Event{claims.Take{Key: k}}
 		})
@@ -258,7 +262,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		if held {
-			w.launch(ctx, g, &run{w: w, job: *job, target: target, work: work, need: need, measured: measured, began: time.Now()})
+			w.launch(ctx, g, &run{w: w, job: *job, target: target, work: work, setup: setup, need: need, measured: measured, began: time.Now()})
 		}
 	}
 	return nil
@@ -290,6 +294,7 @@ func (w *Worker) choose(r *claims.Replica, now claims.Now) (build.Key, bool) {
 			}
 			return r.FailedOn(k, peer) || w.memory.Passed(k, peer)
 		},
+		Setup: w.affinity.Setup(w.peers, r.Job),
 	}
 	if held := w.tried(r.Trial(w.cfg.Self, now), now); held {
 		return w.smallest(r, &v, now)
@@ -300,6 +305,36 @@ func (w *Worker) choose(r *claims.Replica, now claims.Now) (build.Key, bool) {
 	_, busy := w.running[k]
 	w.mu.Unlock()
 	return k, ok && !busy
+}
+
+// setup is what a job's root is expected to take here, in milliseconds.
+func (w *Worker) setup(r *claims.Replica, k build.Key) int64 {
+	if f := w.affinity.Setup(w.peers, r.Job); f != nil {
+		return f(k, w.cfg.Self)
+	}
+	return 0
+}
+
+// KeptRoots is what a Beat says of the roots that this drone keeps: the build
+// keys of their jobs, in bytes, and what adding a package takes in milliseconds.
+func (w *Worker) KeptRoots() (roots [][]byte, installMS int64) {
+	for _, name := range []build.Builder{build.BuilderPortage, build.BuilderSample} {
+		b, ok := w.cfg.Builders[name].(RootKeeper)
+		if !ok {
+			continue
+		}
+		jobs, install := b.KeptRoots()
+		if install <= 0 {
+			continue
+		}
+		for _, k := range jobs[:min(len(jobs), claims.MaxRoots)] {
+			if raw, err := hex.DecodeString(string(k)); err == nil && k.Valid() {
+				roots = append(roots, raw)
+			}
+		}
+		return roots, min(max(1, install.Milliseconds()), claims.MaxInstallMS)
+	}
+	return nil, 0
 }
 
 // tried notes how this drone stands with its failures, and reports whether it is

@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -135,6 +137,57 @@ func TestDependenciesAreBuiltFirstAndHandedToTheBuild(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(x.dir, "work"))
 	if err != nil || len(left) != 1 || left[0].Name() != "logs" {
 		t.Errorf("the work directory holds %v, %v", left, err)
+	}
+}
+
+// keeper is a builder that keeps roots, and takes 40 s to add a package to one.
+type keeper struct {
+	builderFunc
+	jobs []build.Key
+}
+
+func (k keeper) KeptRoots() ([]build.Key, time.Duration) { return k.jobs, 40 * time.Second }
+
+func TestARootThatIsNotKeptMakesABuildLonger(t *testing.T) {
+	lib := agenttest.Job(t, "lib")
+	app := agenttest.Job(t, "app", lib)
+	leftWith := func(kept ...build.Key) (left int64) {
+		var x *bench
+		b := keeper{jobs: kept}
+		b.builderFunc = func(_ context.Context, req Request) (Result, error) {
+			x.Do(func(r *claims.Replica, _ claims.Now) []claims.Event {
+				left = r.Held()[0].LeftMS
+				return nil
+			})
+			return pack(t, req, nil), nil
+		}
+		x = newBench(t, t.TempDir(), b)
+		x.Do(func(*claims.Replica, claims.Now) []claims.Event {
+			report := claims.Beat{Nick: "me", Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}
+			report.Roots, report.InstallMS = x.worker.KeptRoots()
+			return []claims.Event{claims.Report{Beat: report}}
+		})
+		x.Ask(lib, app)
+		x.await("both jobs are built", allDone)
+		x.stop()
+		return left
+	}
+	without, with := leftWith(), leftWith(app.Key)
+	if d := without - with; d < 35_000 || d > 45_000 {
+		t.Errorf("it says %d ms are left without the root, and %d with it; want 40 s between them", without, with)
+	}
+}
+
+func TestABeatTellsOfSoManyRootsAndOfNothingElse(t *testing.T) {
+	var keys []build.Key
+	for n := range claims.MaxRoots + 5 {
+		keys = append(keys, agenttest.Job(t, fmt.Sprint("p", n)).Key)
+	}
+	keys[1] = "no key"
+	w := &Worker{cfg: Config{Builders: map[build.Builder]Builder{build.BuilderPortage: keeper{jobs: keys}}}}
+	roots, install := w.KeptRoots()
+	if len(roots) != claims.MaxRoots-1 || hex.EncodeToString(roots[1]) != string(keys[2]) || install != 40_000 {
+		t.Errorf("%d roots, %d ms for a package", len(roots), install)
 	}
 }
 

@@ -50,6 +50,9 @@
 //     plans, and at the latest after four periods, at their usual age; a drone
 //     does not plan while no view of any drone could hold a free job. Both
 //     change when a drone computes, and nothing that it would find.
+//   - With Roots a build begins with setting up its root, from the largest of the
+//     16 that its drone keeps which is a subset. With Affinity a drone says in its
+//     Beats which these are, and what installing a package takes.
 //   - One build at a time on each drone there; a build begins with fetching and
 //     unpacking, so that the settle delay is part of it. Transfers cost
 //     nothing. For kill and partition, two more nodes copy each artifact within

@@ -44,6 +44,7 @@ type drone struct {
 
 	memory    *plan.Memory
 	scheduler plan.Scheduler
+	affinity  plan.Affinity
 	peers     []claims.Peer
 	ready     []claims.Candidate
 	seen      []int64 // with LazyBeats: the newest taken, per node
@@ -66,10 +67,14 @@ func newDrone(n *Node, speed int64, slots int) *drone {
 }
 
 func (d *drone) report() claims.Beat {
-	return claims.Beat{
+	b := claims.Beat{
 		Nick: d.n.Name, Slots: d.slots, Cores: int(d.speed / 1000), Speed: d.speed, DiskMiB: 1 << 20, Accepting: d.slots > 0,
 		Steady: true, Stores: true, Builders: []build.Builder{build.BuilderSample},
 	}
+	if d.n.w.Affinity {
+		b.Roots, b.InstallMS = d.kept(), rootEach
+	}
+	return b
 }
 
 // millis is how long a build takes here.
@@ -156,7 +161,7 @@ func (d *drone) choose() (build.Key, bool) {
 		},
 	}
 	if w.Affinity {
-		v.Setup = func(k build.Key, peer string) int64 { return w.byID[peer].drone.setup(k) }
+		v.Setup = d.affinity.Setup(d.peers, r.Job)
 	}
 	k, ok, all := d.scheduler.Next(&v, n.ID)
 	d.memory.Note(all, d.peers, now.Boot)

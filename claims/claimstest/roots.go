@@ -1,9 +1,12 @@
 package claimstest
 
 import (
+	"encoding/hex"
 	"math/bits"
+	"slices"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/claims"
 )
 
 // What setting up a root costs, in ms: something for every build, and for each
@@ -53,6 +56,35 @@ func (w *World) closures() map[build.Key]packages {
 	return out
 }
 
+// giveRoots writes the roots into the plan.
+func (w *World) giveRoots() {
+	table := make([]build.RootEntry, len(w.order))
+	for i, k := range w.order {
+		table[i] = build.RootEntry{CPV: w.specs[k].Job.CPV, Key: k}
+	}
+	for i, k := range w.order {
+		var list []uint32
+		for at := range table {
+			if w.roots[k][at/64]>>(at%64)&1 != 0 {
+				list = append(list, uint32(at))
+			}
+		}
+		w.plan.Jobs[i].Root = build.RootOf(table, list)
+	}
+}
+
+// kept is what a drone says of its roots in its Beat, the last used first.
+func (d *drone) kept() (out [][]byte) {
+	for _, k := range slices.Backward(d.cached) {
+		b, err := hex.DecodeString(string(k))
+		if err != nil {
+			panic(err) // a build key
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
 // setup is how long a drone takes to set up a job's root: it starts from the
 // largest cached root that is a subset.
 func (d *drone) setup(k build.Key) int64 {
@@ -89,4 +121,7 @@ func (d *drone) keep(k build.Key) {
 		d.cached = d.cached[1:]
 	}
 	clear(d.setups)
+	if d.n.w.Affinity {
+		d.n.step(claims.Report{Beat: d.report()})
+	}
 }

@@ -115,7 +115,7 @@ type Options struct {
 	// a long run in which nobody checks one.
 	Unsigned bool
 	// Roots makes every build set up a root first, which takes time; Affinity
-	// lets the schedule know what it takes on each drone.
+	// lets drones say which they keep, and the schedule heed it.
 	Roots, Affinity bool
 	// NoLearning leaves the measured work out of outcomes: where each package
 	// is built once there is nothing to learn from it.
@@ -149,6 +149,7 @@ func NewWorld(seed uint64, opt Options, specs []Spec) *World {
 	}
 	if w.Roots {
 		w.roots = w.closures()
+		w.giveRoots()
 	}
 	return w
 }

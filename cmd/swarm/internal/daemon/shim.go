@@ -36,11 +36,7 @@ func (b *Builders) Apart(program []string, dir string, keep time.Duration, log *
 		return nil, err
 	}
 	for name, inner := range b.Build {
-		var can func(*build.Job) error
-		if c, ok := inner.(interface{ CanBuild(*build.Job) error }); ok {
-			can = c.CanBuild
-		}
-		b.Build[name] = pool.Builder(name, can)
+		b.Build[name] = pool.Builder(name, inner)
 	}
 	return pool, nil
 }

@@ -347,6 +347,7 @@ func (n *Node) sample(ctx context.Context) claims.Beat {
 	if n.worker != nil {
 		daemon.Attend(ctx, &b, n.guest)
 		b.Accepting, b.Why = n.worker.Accepting()
+		b.Roots, b.InstallMS = n.worker.KeptRoots()
 	}
 	if u, err := n.store.Usage(); err == nil {
 		b.StoreUsed, b.StoreFree = u.Bytes, u.Free
