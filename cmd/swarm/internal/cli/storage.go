@@ -152,7 +152,8 @@ func due(r control.GCReply) (n int) {
 }
 
 func showGC(o render.Out, r control.GCReply) {
-	var gone, left int64
+	var gone, left, surplus int64
+	garbage, extra := 0, 0
 	if len(r.Garbage) > 0 {
 		t := o.NewTable("SIZE", "WHAT", "WHY", "NOW")
 		for _, g := range r.Garbage {
@@ -164,7 +165,11 @@ func showGC(o render.Out, r control.GCReply) {
 			if g.ForMS > 0 {
 				why += ", for " + render.Duration(time.Duration(g.ForMS)*time.Millisecond)
 			}
-			left += g.Size
+			if g.Surplus {
+				extra, surplus = extra+1, surplus+g.Size
+			} else {
+				garbage, left = garbage+1, left+g.Size
+			}
 			switch {
 			case g.Dropped:
 				now = render.Cell(render.Good, "dropped")
@@ -179,7 +184,10 @@ func showGC(o render.Out, r control.GCReply) {
 		t.Flush()
 		o.Printf("\n")
 	}
-	o.Printf("%d blobs are referred to, %s; %d are not, %s\n", r.Kept, render.Bytes(r.KeptB), len(r.Garbage), render.Bytes(left))
+	o.Printf("%d blobs are referred to, %s; %d are not, %s\n", r.Kept, render.Bytes(r.KeptB), garbage, render.Bytes(left))
+	if extra > 0 {
+		o.Printf("of %d this peer need not keep its copy, %s\n", extra, render.Bytes(surplus))
+	}
 	if gone > 0 {
 		o.Printf("dropped %s\n", render.Bytes(gone))
 	}

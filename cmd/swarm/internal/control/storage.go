@@ -50,14 +50,17 @@ type GCReply struct {
 	DryRun  bool     `json:"dry_run"`
 }
 
-// GCBlob is a blob that nothing refers to.
+// GCBlob is a blob that nothing refers to, or, with Surplus set, one of which
+// enough others hold copies.
 type GCBlob struct {
 	CID   string `json:"cid"`
 	Name  string `json:"name"`
 	Size  int64  `json:"size"`
 	Why   string `json:"why"`
 	ForMS int64  `json:"unreferenced_ms"`
-	Due   bool   `json:"due"` // long enough to be dropped
+	// Surplus: something refers to it, and this peer need not keep its copy.
+	Surplus bool `json:"surplus"`
+	Due     bool `json:"due"` // long enough to be dropped
 	// Dropped: the other holders agreed, and it is gone.
 	Dropped bool `json:"dropped"`
 }

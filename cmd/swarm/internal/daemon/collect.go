@@ -157,7 +157,7 @@ func (c *Collector) Collect(ctx context.Context, dry bool) (control.GCReply, err
 	for _, d := range c.surplus(in, since) {
 		dig, _ := cas.Digest(d.CID) // it stands on the board
 		drops = append(drops, d)
-		reply.Garbage = append(reply.Garbage, control.GCBlob{CID: d.CID.String(), Name: names[dig], Size: d.Size, Why: fmt.Sprintf("%s (%d)", d.Reason, len(d.Others)), Due: true})
+		reply.Garbage = append(reply.Garbage, control.GCBlob{CID: d.CID.String(), Name: names[dig], Size: d.Size, Why: fmt.Sprintf("%s (%d)", d.Reason, len(d.Others)), Due: true, Surplus: true})
 	}
 	slices.SortFunc(reply.Garbage, func(a, b control.GCBlob) int { return int(min(1, max(-1, b.Size-a.Size))) })
 	if dry || len(drops) == 0 {
