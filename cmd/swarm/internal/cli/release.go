@@ -159,7 +159,7 @@ func showRollback(o render.Out, r control.RollbackReply) {
 	if r.To > r.From {
 		verb = strings.Replace(verb, "back", "on", 1)
 	}
-	o.Labeled(render.Good, fmt.Sprintf("%s/%s %s from release %d to %d:", r.Target, release.Stable, verb, r.From, r.To), plural(len(r.Downs), "package")+" go down")
+	o.Labeled(render.Good, fmt.Sprintf("%s/%s %s from release %d to %d:", r.Target, release.Stable, verb, r.From, r.To), downs(len(r.Downs)))
 	if len(r.Downs) > 0 {
 		t := o.NewTable("PACKAGE", "FROM", "TO")
 		for _, d := range r.Downs {
@@ -185,6 +185,13 @@ func showRollback(o render.Out, r control.RollbackReply) {
 		o.Printf("nothing is released by itself until swarm finalize\n")
 		o.Printf("\nNEXT ACTION: %s\n", o.Styled(render.Strong, "swarm update, on each machine that installs from it"))
 	}
+}
+
+func downs(n int) string {
+	if n == 1 {
+		return "1 package goes down"
+	}
+	return fmt.Sprintf("%d packages go down", n)
 }
 
 func releasesCmd(e *env) *cli.Command {
@@ -245,7 +252,14 @@ func showReleases(e *env, r control.ReleasesReply) {
 		return
 	}
 	t := e.out.NewTable("RELEASE", "MADE", "PACKAGES", "SIZE", "CHANGES", "BY", "ID", "")
+	if e.out.TTY { // there is no room for all of it
+		t = e.out.NewTable("RELEASE", "MADE", "PACKAGES", "CHANGES", "BY", "")
+	}
 	for _, l := range r.Releases {
+		if e.out.TTY {
+			t.Row(l.Number, time.Unix(l.Created, 0).Local().Format("2006-01-02 15:04"), l.Packages, fmt.Sprintf("+%d ~%d -%d", l.New, l.Changed, l.Gone), l.By, markers(l, r))
+			continue
+		}
 		t.Row(l.Number, time.Unix(l.Created, 0).UTC().Format("2006-01-02 15:04:05"), l.Packages, render.Bytes(l.Bytes),
 			fmt.Sprintf("+%d ~%d -%d", l.New, l.Changed, l.Gone), l.By, l.Release[max(0, len(l.Release)-10):], markers(l, r))
 	}

@@ -208,7 +208,7 @@ func (u *updater) forecast(doc *updated, tasks []update.Task) error {
 		}
 	}
 	if len(down) > 0 {
-		u.note("%s go down: %s", plural(len(down), "package"), few(down))
+		u.note("%s: %s", downs(len(down)), few(down))
 	}
 	if len(compile) > 0 && !u.compile && !u.dry {
 		return failure("swarm build "+few(atoms(compile))+" has the swarm build them; --compile does it here", "%s would be compiled on this machine: %s", plural(len(compile), "package"), few(compile))

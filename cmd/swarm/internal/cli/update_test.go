@@ -207,7 +207,7 @@ func TestRealUpdateFollowsReleasesAndTheirTrees(t *testing.T) {
 	}
 	c.shows(1, one, libOne, appOne)
 	out, notes = c.run(0, "update")
-	if c.Installed("app") != "app on lib 1" || c.Installed("lib") != "lib 1" || !strings.Contains(notes, "go down: sw-test/lib-1.0") || !strings.Contains(out, "for you: 1 configuration files wait") {
+	if c.Installed("app") != "app on lib 1" || c.Installed("lib") != "lib 1" || !strings.Contains(notes, "goes down: sw-test/lib-1.0") || !strings.Contains(out, "for you: 1 configuration files wait") {
 		t.Errorf("%s%s%s", out, notes, c.Installed("app"))
 	}
 }
