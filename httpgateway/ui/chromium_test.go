@@ -4,6 +4,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -15,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/build/view/viewtest"
 	"github.com/build-swarm/swarm/httpgateway/ui"
 )
@@ -124,5 +127,119 @@ func TestPictures(t *testing.T) {
 		}
 		srv.CloseClientConnections() // the page that is open still listens
 		srv.Close()
+	}
+}
+
+// text is what a reader sees in an element.
+func text(sel string) string {
+	return fmt.Sprintf("(document.querySelector(%q)?.innerText ?? '')", sel)
+}
+
+// seen waits until an expression is true in the page, whichever page that is.
+func seen(ctx context.Context, t *testing.T, what, expr string) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(30 * time.Second)
+	for {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expr))
+		if err == nil && ok {
+			return
+		}
+		select {
+		case <-tick.C: // a page that is being left has no answer
+		case <-late:
+			t.Fatalf("never seen: %s (%v)", what, err)
+		}
+	}
+}
+
+func do(ctx context.Context, t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAPersonAtTheBrowser goes the ways of somebody who has the page open: looks,
+// clicks, filters, follows a log, gives an order, and sits through a restart.
+func TestAPersonAtTheBrowser(t *testing.T) {
+	ctx := browser(t)
+	s := newSource(viewtest.Options{Drones: 4, Jobs: 120, Failures: 3})
+	handler := newUI(t, s)
+	mux := http.NewServeMux()
+	mux.Handle("/", handler)
+	mux.HandleFunc("POST "+ui.OrderPath, handler.Orders)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	serve := func(l net.Listener) *http.Server {
+		srv := &http.Server{Handler: mux}
+		go func() { _ = srv.Serve(l) }() // until it is closed
+		return srv
+	}
+	srv := serve(ln)
+	base := "http://" + addr
+
+	// Looks: it comes alive, and a change shows by itself.
+	do(ctx, t, chromedp.Navigate(base+"/#token="+goodToken), chromedp.WaitReady("#verdict h1"))
+	seen(ctx, t, "the page says that it is live", text("#link")+" === 'live'")
+	seen(ctx, t, "the token left the address", "location.hash === '' && sessionStorage.getItem('token') === '"+goodToken+"'")
+	s.change(func(d *view.Detail) { d.Sentence = "the sentence has changed" })
+	seen(ctx, t, "a change shows", text("#verdict")+".includes('the sentence has changed')")
+
+	// The peer restarts: the page says so, and comes back by itself.
+	if err := srv.Close(); err != nil {
+		t.Fatal(err)
+	}
+	seen(ctx, t, "the page says that nobody answers", text("#link")+".includes('does not answer')")
+	s.change(func(d *view.Detail) { d.Sentence = "after the restart" })
+	if ln, err = net.Listen("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	srv = serve(ln)
+	defer srv.Close()
+	seen(ctx, t, "the page comes back", text("#link")+" === 'live' && "+text("#verdict")+".includes('after the restart')")
+
+	// Keys and the filter.
+	do(ctx, t, chromedp.KeyEvent("2"))
+	seen(ctx, t, "key 2 opens the packages", "location.pathname === '/-/packages' && !!document.querySelector('#matrix table')")
+	do(ctx, t, chromedp.KeyEvent("/"))
+	seen(ctx, t, "key / goes to the filter", "document.activeElement?.id === 'q'")
+	do(ctx, t, chromedp.KeyEvent("openssl"))
+	seen(ctx, t, "the filter acts as one types", "document.querySelectorAll('#matrix tbody tr').length === 1 && "+text("#matrix")+".includes('dev-libs/openssl')")
+	do(ctx, t, chromedp.Click("#matrix tbody a"))
+	seen(ctx, t, "a click opens the package", "location.pathname === '/-/package/dev-libs/openssl'")
+
+	// A log that grows is followed.
+	s.mu.Lock()
+	s.log, s.logMore = ">>> Compiling source in /x ...\nfirst line\n", make(chan string)
+	more := s.logMore
+	s.mu.Unlock()
+	do(ctx, t, chromedp.Navigate(base+"/-/log/"+s.key("building")))
+	seen(ctx, t, "the log is there", text("#phases")+".includes('first line')")
+	for _, piece := range []string{"second line\nthi", "rd line <b>bold</b>\n", ">>> Install x into /y\nlast line\n"} {
+		select {
+		case more <- piece:
+		case <-time.After(20 * time.Second):
+			t.Fatal("nobody follows the log")
+		}
+	}
+	close(more)
+	seen(ctx, t, "what is written shows, as text", "['third line <b>bold</b>', 'last line'].every(x => document.querySelector('#phases').textContent.includes(x))")
+	seen(ctx, t, "the phase it is in is the one that is open", "[...document.querySelectorAll('details.phase[open] summary')].at(-1).textContent.startsWith('install')")
+	seen(ctx, t, "its end is said", text("#follow")+".includes('has ended')")
+
+	// An order, with the token that came with the address.
+	do(ctx, t, chromedp.Navigate(base+ui.OrderPath+"?verb=unblock&scope="+s.key("blocked")))
+	seen(ctx, t, "the token is filled in", "document.querySelector('[data-token]').value === '"+goodToken+"'")
+	do(ctx, t, chromedp.Click("button.go"))
+	seen(ctx, t, "the order is given", text("#order")+".includes('unblock it is')")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.orders) != 1 || s.orders[0].Verb != "unblock" {
+		t.Errorf("%+v", s.orders)
 	}
 }
