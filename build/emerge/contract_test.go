@@ -84,6 +84,7 @@ func scenarios() []scenario {
 			return bundleLines(b)
 		}},
 		{"sample-world", sampleRepo, plan(PlanRequest{Atoms: []string{"@world"}, Update: true})},
+		{"sample-world-bdeps", sampleRepo, plan(PlanRequest{Atoms: []string{"@world"}, Update: true, Options: []string{"--with-bdeps=y"}})},
 		{"lab-target", labDressed, func(t *testing.T, p *Portage) []string {
 			b, err := p.Evaluate(t.Context())
 			if err != nil {

@@ -280,6 +280,11 @@ func short(s string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+// Differ names the first facet in which another build of a package differs from
+// the one that is wanted, as "NAME is X here, the job has Y" (here: the other);
+// "" if only bound dependencies do.
+func Differ(want, other []build.Facet) string { return differ(want, other) }
+
 func digestAll(read func(string) (string, error), paths []string) (string, error) {
 	h := sha256.New()
 	found := false

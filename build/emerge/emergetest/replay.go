@@ -53,6 +53,9 @@ type places struct{ conf, job, eroot, portage string }
 
 func placesOf(env map[string]string, portage string) places {
 	p := places{eroot: env["EPREFIX"], portage: portage}
+	if conf := env["PORTAGE_CONFIGROOT"]; p.eroot == "" && !strings.HasSuffix(conf, "/config") {
+		p.eroot = conf // a question about a configuration alone
+	}
 	p.conf = strings.TrimSuffix(p.eroot, "/buildroot")
 	if job, ok := strings.CutSuffix(env["PORTAGE_CONFIGROOT"], "/config"); ok {
 		p.job = job

@@ -49,7 +49,10 @@ func doctorSelfCmd(e *env) *cli.Command {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			return selfDoctor(c, e)
+			if c.Bool("self") {
+				return selfDoctor(c, e)
+			}
+			return consumerDoctor(c, e)
 		},
 	}
 }

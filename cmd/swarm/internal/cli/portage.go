@@ -42,23 +42,19 @@ func portageCmd(e *env) *cli.Command {
 				if _, err := positional(c, 0, 0, ""); err != nil {
 					return err
 				}
-				s := portageSetup{ctx: c.Context, root: c.String("root"), client: control.NewClient(c.String("socket")), publish: c.Bool("publish"), etc: filepath.Join(c.String("root"), "etc/portage"), target: c.String("target"), dry: c.Bool("dry-run"), env: e}
-				if !build.ValidTarget(s.target) {
-					return usage("for example: swarm portage setup --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", s.target)
+				if t := c.String("target"); !build.ValidTarget(t) {
+					return usage("for example: swarm portage setup --target desktop", "target %q: want a short word of a-z, 0-9, dot, dash", t)
 				}
-				var err error
-				if s.gateway, err = reachable(noEmpty(c.StringSlice("gateway"))); err != nil {
+				s, err := setupOf(c, e)
+				if err != nil {
 					return err
-				}
-				if st, err := os.Stat(s.etc); err != nil || !st.IsDir() {
-					return failure("run it on a Gentoo machine, or name its root with --root", "no Portage configuration in %s", s.etc)
 				}
 				if c.Bool("undo") {
 					return s.undo()
 				}
 				return s.do(c.Bool("allow-other"))
 			},
-		}},
+		}, portageCheckCmd(e, flags), portageRemoveCmd(e, flags)},
 	}
 }
 

@@ -106,4 +106,5 @@ type Daemon interface {
 	Releases
 	Targets
 	Trees
+	Doctor
 }

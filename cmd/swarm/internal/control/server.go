@@ -116,6 +116,7 @@ func handler(d Daemon) http.Handler {
 	targetRoutes(mux, d)
 	baseRoutes(mux, d)
 	treeRoutes(mux, d)
+	doctorRoutes(mux, d)
 	get(mux, "GET /v1/info", func(r *http.Request) (any, error) { return d.Info(r.Context()) })
 	get(mux, "GET /v1/status", func(r *http.Request) (any, error) { return d.Status(r.Context()) })
 	get(mux, "GET /v1/jobs", func(r *http.Request) (any, error) { return d.Jobs(r.Context(), r.URL.Query().Get("round")) })

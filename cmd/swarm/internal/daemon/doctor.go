@@ -1,0 +1,174 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge"
+	"github.com/build-swarm/swarm/build/publish"
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/build/view"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+)
+
+// Diagnose plans what this machine wants, as Fresh would and without asking for
+// it, and compares it with what the channel shows.
+func (d *Daemon) Diagnose(ctx context.Context, target string) (control.Diagnosis, error) {
+	pp, err := d.portage()
+	if err != nil {
+		return control.Diagnosis{}, err
+	}
+	if target == "" {
+		target = pp.Target
+	}
+	out := control.Diagnosis{Schema: view.Schema, Target: target, Lacks: []control.Lack{}, BDeps: []string{}, Notes: []string{}, Portage: pp.Portage.Version}
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	ask := emerge.PlanRequest{Target: target, Atoms: []string{"@world"}, Update: true}
+	t, err := d.target(ctx, target)
+	if err != nil {
+		return out, err
+	}
+	if t != nil && t.State == build.TargetLive {
+		ask.Bundle, ask.Base, ask.Strict = t.Bundle, t.Base, t.Rebuild == build.RebuildStrict
+		if !t.Base.IsZero() {
+			if ask.BaseHas, err = d.base(ctx, t.Base); err != nil {
+				return out, err
+			}
+		}
+		b, err := d.evaluate(ctx, "")
+		if err != nil {
+			return out, err
+		}
+		if was, err := d.bundle(ctx, t.Bundle); err == nil {
+			if diff := b.Diff(was); len(diff) > 0 {
+				out.Notes = append(out.Notes, build.OneLine(fmt.Sprintf("this machine's configuration is not the target's: %s (%s); swarm target diff %s shows it", diff[0].What, plural(len(diff), "difference"), target), 300))
+			}
+		}
+	}
+	plan, err := pp.ask(ctx, ask)
+	if err != nil {
+		return out, err
+	}
+	ask.Options = []string{"--with-bdeps=y"}
+	more, err := pp.ask(ctx, ask)
+	if err != nil {
+		return out, err
+	}
+	has := summary(plan).Wanted
+	for _, w := range summary(more).Wanted {
+		if !slices.Contains(has, w) {
+			out.BDeps = append(out.BDeps, w)
+		}
+	}
+	head, err := d.shown(ctx, target)
+	if err != nil {
+		return out, err
+	}
+	if head == nil {
+		out.Notes = append(out.Notes, "nothing is released for target "+target+" yet: swarm fresh asks for it")
+		head = &release.Manifest{}
+	}
+	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		want := map[build.Key]bool{}
+		for _, k := range plan.Want {
+			want[k] = true
+		}
+		for i := range plan.Jobs {
+			j := &plan.Jobs[i]
+			if !want[j.Key] {
+				continue
+			}
+			out.Wanted++
+			l, served := lack(r, now, head, j)
+			if served {
+				out.Served++
+				continue
+			}
+			out.Lacks = append(out.Lacks, l)
+		}
+		return nil
+	})
+	for _, n := range slices.Concat(plan.Dropped, plan.Missing) {
+		out.Wanted++
+		out.Lacks = append(out.Lacks, control.Lack{CPV: n.Atom, Kind: "refused", Why: n.Reason})
+	}
+	slices.SortStableFunc(out.Lacks, func(a, b control.Lack) int { return strings.Compare(a.CPV, b.CPV) })
+	return out, err
+}
+
+// shown is the release that a target's channel shows; nil = none.
+func (d *Daemon) shown(ctx context.Context, target string) (*release.Manifest, error) {
+	var head *release.Channel
+	err := d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		head = r.Channel(target, release.Stable)
+		return nil
+	})
+	if err != nil || head == nil {
+		return nil, err
+	}
+	return publish.LoadManifest(ctx, d.Store, d.Requester.Fetch, head.Release)
+}
+
+// lack says why a release does not serve a package that is wanted, by what it
+// has that comes nearest; served if it does.
+func lack(r *claims.Replica, now claims.Now, m *release.Manifest, j *build.Job) (l control.Lack, served bool) {
+	l.CPV = j.CPV.String()
+	use := strings.Join(j.USE, " ")
+	slot, _, _ := strings.Cut(j.Slot, "/")
+	var same, version, other *release.Entry
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		es, _, _ := strings.Cut(e.Slot, "/")
+		switch {
+		case e.Key == j.Key:
+			return l, true
+		case e.CPV == j.CPV && (same == nil || e.USE() == use):
+			same = e
+		case e.CPV.CP() == j.CPV.CP() && es == slot:
+			version = e
+		case e.CPV.CP() == j.CPV.CP():
+			other = e
+		}
+	}
+	switch {
+	case r.Available(j.Key, now):
+		l.Kind, l.Why, l.Do = "built", "it is built and not released yet", "swarm finalize"
+	case same != nil && same.USE() != use:
+		l.Kind, l.Why = "use", fmt.Sprintf("the release has it with USE=%q, you want USE=%q", same.USE(), use)
+		l.Do = "in package.use: =" + l.CPV + " " + flagsTo(j, strings.Fields(same.USE()))
+	case same != nil:
+		l.Kind, l.Why, l.Do = "configuration", "the release has it built for another configuration", "swarm fresh"
+		if old := r.Job(same.Key); old != nil {
+			if diff := emerge.Differ(j.Preimage, old.Preimage); diff != "" {
+				l.Why += ": " + build.OneLine(diff, 200)
+			}
+		}
+	case version != nil:
+		l.Kind, l.Why, l.Do = "version", "the release has "+version.CPV.PF()+", your tree asks for "+j.CPV.PF(), "swarm sync-verify, or swarm fresh"
+	case other != nil:
+		l.Kind, l.Why, l.Do = "slot", fmt.Sprintf("the release has slot %s, you want slot %s", other.Slot, j.Slot), "swarm fresh"
+	default:
+		l.Kind, l.Why, l.Do = "never", "the swarm has not built it for this target", "swarm fresh"
+	}
+	return l, false
+}
+
+// flagsTo are the flags that would make a job what is there already.
+func flagsTo(j *build.Job, use []string) string {
+	var out []string
+	for _, f := range j.IUSE {
+		on, wanted := slices.Contains(use, f), slices.Contains(j.USE, f)
+		switch {
+		case on && !wanted:
+			out = append(out, f)
+		case wanted && !on:
+			out = append(out, "-"+f)
+		}
+	}
+	return strings.Join(out, " ")
+}
