@@ -355,10 +355,11 @@ func (t *task) run(ctx context.Context, pkgdir string, args ...string) error {
 
 // failed says what an exit code of emerge other than 0 means.
 func (t *attempt) failed(code int) error {
-	if code != 1 {
+	f := classify(t.out.tail.Bytes())
+	if code != 1 && f.Class == build.BadPackage {
 		return machine("emerge ended with %d: %s", code, lastLine(t.out.tail.String()))
 	}
-	return classify(t.out.tail.Bytes())
+	return f
 }
 
 // emergeWords are the words that every emerge for the swarm begins with.

@@ -21,7 +21,7 @@ var signs = []struct {
 	{build.BadMachine, regexp.MustCompile(`(?i)illegal instruction`), "illegal instruction: this processor lacks one that the build runs"},
 	{build.BadMachine, regexp.MustCompile(`virtual memory exhausted|Cannot allocate memory|out of memory allocating|Killed signal terminated program|\bfatal error: Killed\b|LLVM ERROR: out of memory|std::bad_alloc`), "out of memory"},
 	{build.BadMachine, regexp.MustCompile(`There is NOT at least|Build requirements not met|Space constraints set in the ebuild were not met`), ""},
-	{build.BadMachine, regexp.MustCompile(`Too many open files|Resource temporarily unavailable|Read-only file system|Input/output error`), ""},
+	{build.BadMachine, regexp.MustCompile(`Too many open files|Resource temporarily unavailable|Cannot fork|Read-only file system|Input/output error`), ""},
 	{build.BadMachine, regexp.MustCompile(`unable to find kernel sources|Kernel config does not exist|ERROR: .*\(pretend phase\)`), ""},
 	{build.BadMachine, regexp.MustCompile(`superuser access is required|portage group access is required|Permission denied: '|Operation not permitted: '`), ""},
 	{build.BadMachine, regexp.MustCompile(`requires all dependencies to be merged|there are no (ebuilds|binary packages) to satisfy|have been masked|not in this machine's repositories`), ""},

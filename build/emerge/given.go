@@ -297,8 +297,13 @@ func (m *room) variables() []string {
 	if p == nil {
 		p = &Portage{who: m.identity()}
 	}
+	// What Portage would isolate itself is done already, and proved.
+	features := append(p.features(), "-network-sandbox", "-ipc-sandbox", "-pid-sandbox", "-mount-sandbox", "-cgroup", "observability")
+	if p.who.portageUser {
+		features = append(features, "userpriv") // as little as possible as root
+	}
 	return append(p.environment("", ""),
-		"FEATURES="+strings.Join(append(p.features(), "-network-sandbox", "-ipc-sandbox", "-pid-sandbox", "-mount-sandbox", "-cgroup", "observability"), " "),
+		"FEATURES="+strings.Join(features, " "),
 		"PKGDIR="+inPkgdir, "PORTAGE_TMPDIR="+inTmp, "PORTAGE_LOGDIR="+inLog, "EMERGE_LOG_DIR="+inLog, "DISTDIR="+inDist,
 		"MAKEOPTS=-j"+strconv.Itoa(max(m.req.Jobs, 1)), "INSTALL_MASK=-*", "PORTAGE_BINHOST=", "BINPKG_FORMAT=gpkg", "BINPKG_COMPRESS=zstd",
 		"PORTAGE_ELOG_SYSTEM=save", "PORTAGE_ELOG_CLASSES=error",
@@ -335,6 +340,8 @@ func (m *room) run(ctx context.Context, s sandbox.Spec, std sandbox.Streams) (sa
 		return res, cancelled(ctx)
 	case err != nil:
 		return res, machine("%v", err)
+	case res.Crowded:
+		return res, &build.Failure{Class: build.BadPackage, Reason: fmt.Sprintf("it started processes without end: ended at %d", m.r.cfg.Limits.Processes)}
 	case res.OutOfMemory && res.Exit != 0:
 		return res, machine("out of memory: the build wants more than it may have")
 	}

@@ -3,17 +3,24 @@ package emerge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge/base"
+	"github.com/build-swarm/swarm/build/emerge/sandbox"
 	"github.com/build-swarm/swarm/cas"
 )
 
@@ -68,7 +75,7 @@ func newLab(t *testing.T) *lab {
 	}
 	dir := t.TempDir()
 	bases := base.New(filepath.Join(dir, "bases"), newShelf(), "amd64", cfg.ConfigRoot)
-	roots := NewRoots(RootsConfig{Bases: bases, Dir: dir, Own: p, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	roots := NewRoots(RootsConfig{Bases: bases, Dir: dir, Own: p, Limits: sandbox.Limits{Processes: 1000}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err := roots.Probe(t.Context()); err != nil {
 		t.Skipf("SKIPPED, NO SANDBOXES HERE: %v", err)
 	}
@@ -102,16 +109,230 @@ func (l *lab) build(t *testing.T, j build.Job) error {
 	return copyFile(res.Path, l.files[j.Key])
 }
 
+// ebuild adds an ebuild to the lab's test repository.
+func (l *lab) ebuild(t *testing.T, name, body string) {
+	t.Helper()
+	repo := filepath.Join(l.p.cfg.ConfigRoot, "repos/swarm-test")
+	dir := filepath.Join(repo, "sw-hostile", name)
+	text := "EAPI=8\nDESCRIPTION=\"A test\"\nHOMEPAGE=\"https://example.org\"\nS=\"${WORKDIR}\"\nLICENSE=\"Apache-2.0\"\nSLOT=\"0\"\n" +
+		"KEYWORDS=\"amd64 arm arm64 loong ppc64 riscv x86\"\n" + body
+	err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name+"-1.0.ebuild"), []byte(text), 0o644),
+		os.WriteFile(filepath.Join(repo, "profiles/categories"), []byte("sw-bad\nsw-good\nsw-hostile\n"), 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestRealGivenRoots(t *testing.T) {
 	l := newLab(t)
-	for _, j := range l.plan(t, "app-misc/tally", "app-misc/tally-tools").Jobs {
+	plan := l.plan(t, "app-misc/tally", "sw-good/choice", "sw-good/right", "sw-good/left")
+	var tally, choice build.Job
+	for _, j := range plan.Jobs {
+		switch j.CPV.Name {
+		case "tally":
+			tally = j
+		case "choice":
+			choice = j
+		}
 		if err := l.build(t, j); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n, bytes, err := l.roots.Cached()
-	t.Logf("%d layers, %d bytes", n, bytes)
-	if err != nil || n == 0 {
-		t.Errorf("%d roots are cached, %v", n, err)
+	key := func(name string) build.RootEntry {
+		for _, j := range plan.Jobs {
+			if j.CPV.Name == name {
+				return build.RootEntry{CPV: j.CPV, Slot: j.Slot, Key: j.Key}
+			}
+		}
+		t.Fatalf("no job %s", name)
+		return build.RootEntry{}
+	}
+	if n, bytes, err := l.roots.Cached(); err != nil || n == 0 || bytes == 0 {
+		t.Errorf("%d roots of %d bytes are cached, %v", n, bytes, err)
+	}
+	if have, err := base.Packages("/"); err != nil || len(have) != len(mustManifest(t, l).Packages) {
+		t.Errorf("the machine's own database was changed: %v %v", have, err)
+	}
+	t.Run("the root is what the job says, also after another's", func(t *testing.T) {
+		for _, side := range []string{"right", "left"} {
+			j := choice
+			j.Root = build.NewRoot(key(side))
+			if err := l.build(t, j); err != nil {
+				t.Fatal(err)
+			}
+			if got := installedFile(t, l.files[j.Key], "usr/share/choice/chosen"); got != side+"\n" {
+				t.Errorf("built in a root with %s it found %q", side, got)
+			}
+		}
+	})
+	t.Run("a cached root is used, none with a package more", func(t *testing.T) {
+		req := request(t, tally, l.files)
+		req.Base = l.ref
+		res, err := l.roots.Build(t.Context(), req)
+		if err != nil || res.RootMillis > 5000 || !res.Provisional {
+			t.Errorf("%+v, %v", res, err)
+		}
+	})
+	t.Run("another subslot than the plan's is a mismatch", func(t *testing.T) {
+		j := tally
+		j.Bound = []string{">=dev-libs/libtally-1.0:0/1="}
+		if f := failure(t, l.build(t, j)); f.Class != build.Mismatch {
+			t.Errorf("got %v", f)
+		}
+	})
+	t.Run("a base without what the plan takes from it", func(t *testing.T) {
+		j := tally
+		j.Root = build.NewRoot(build.RootEntry{CPV: build.CPV{Category: "dev-libs", Name: "libtally", Version: "1.0"}, Slot: "0/1"})
+		if f := failure(t, l.build(t, j)); f.Class != build.BadMachine || !strings.Contains(f.Reason, "lacks dev-libs/libtally-1.0") {
+			t.Errorf("got %v", f)
+		}
+	})
+	t.Run("another tree", func(t *testing.T) {
+		j := choice
+		j.Tree = strings.Repeat("0", 64)
+		if f := failure(t, l.build(t, j)); f.Class != build.BadMachine || !strings.Contains(f.Reason, "differ") {
+			t.Errorf("got %v", f)
+		}
+	})
+}
+
+func mustManifest(t *testing.T, l *lab) *build.Base {
+	t.Helper()
+	man, err := l.bases.Manifest(t.Context(), l.ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return man
+}
+
+// installedFile reads a file of a package's image.
+func installedFile(t *testing.T, path, name string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", "tar -xOf \"$0\" --wildcards '*/image.tar.zst' | zstd -dc | tar -xO image/\"$1\"", path, name).Output()
+	if err != nil {
+		t.Fatalf("read %s of %s: %v", name, path, err)
+	}
+	return string(out)
+}
+
+// TestRealHostilePackages builds packages that try what they must not.
+func TestRealHostilePackages(t *testing.T) {
+	l := newLab(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(l.p.cfg.ConfigRoot, "secret.key") // in a directory that is hidden, as the state directory is
+	if err := os.WriteFile(secret, []byte("key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	outside := filepath.Join(t.TempDir(), "outside")
+	for _, c := range []struct {
+		name, body string
+		class      build.Class // Good = it is built
+		says       string      // in the reason, or in the log of a good one
+	}{
+		{"outside", "pkg_setup() { mkdir -p " + filepath.Dir(outside) + "; touch " + outside + " /etc/swarm-outside /usr/bin/swarm-outside; chmod 777 /etc; }\n", build.Good, ""},
+		{"network", "pkg_setup() { ( exec 3<>/dev/tcp/127.0.0.1/" + port + " ) 2>/dev/null && die 'the network is there'; true; }\n", build.Good, ""},
+		{"keys", "pkg_setup() { cat " + secret + " /var/lib/swarm/* /etc/swarm/* 2>/dev/null && die 'the keys are there'; grep -v ':[*]:' /etc/shadow && die 'passwords'; true; }\n", build.Good, ""},
+		{"daemon", "src_compile() { setsid sleep 12345 & disown; }\n", build.Good, "left running and have been ended: sleep"},
+		{"forks", "src_compile() { sh -c 'while sleep 12345 & do :; done' || die 'no more processes'; }\n", build.BadPackage, "processes without end"},
+		{"flood", "src_compile() { yes 'all work and no play makes jack a dull boy' | head -c 90000000; }\n", build.Good, "the log is longer than 64 MiB"},
+		{"broken", "src_compile() { echo 'main.c:1:5: error: that is not C' >&2; false || die 'compile failed'; }\n", build.BadPackage, "main.c:1:5: error: that is not C"},
+	} {
+		l.ebuild(t, c.name, c.body)
+		t.Run(c.name, func(t *testing.T) {
+			plan := l.plan(t, "sw-hostile/"+c.name)
+			req := request(t, plan.Jobs[0], nil)
+			log := &countingLog{}
+			req.Base, req.Log = l.ref, log
+			began := time.Now()
+			res, err := l.roots.Build(t.Context(), req)
+			t.Logf("%s in %v: %v, %d ms of CPU", c.name, time.Since(began).Round(time.Millisecond), err, res.CoreMillis)
+			told := log.tail.String()
+			if c.class != build.Good {
+				f := failure(t, err)
+				if f.Class != c.class {
+					t.Errorf("class %s, want %s", f.Class, c.class)
+				}
+				told = f.Reason
+			} else if err != nil {
+				t.Fatalf("%v\n%s", err, told)
+			}
+			if !strings.Contains(told, c.says) {
+				t.Errorf("it says %q, want ...%s...", told, c.says)
+			}
+			if log.n > 65<<20 {
+				t.Errorf("the log has %d bytes", log.n)
+			}
+			if left, err := exec.CommandContext(t.Context(), "pgrep", "-f", "sleep 12345").Output(); err == nil {
+				t.Errorf("processes are left: %s", left)
+			}
+		})
+	}
+	for _, p := range []string{outside, "/etc/swarm-outside", "/usr/bin/swarm-outside"} {
+		if _, err := os.Lstat(p); err == nil {
+			t.Errorf("%s was written", p)
+		}
+	}
+	t.Run("full disk", func(t *testing.T) {
+		l.ebuild(t, "big", "src_compile() { dd if=/dev/zero of=big bs=1M count=60 || die 'cannot write'; }\n")
+		plan := l.plan(t, "sw-hostile/big")
+		req := request(t, plan.Jobs[0], nil)
+		req.Base, req.Log = l.ref, io.Discard
+		if err := unix.Mount("tmpfs", req.Dir, "tmpfs", 0, "size=32m"); err != nil {
+			t.Skipf("SKIPPED: no small disk to be had: %v", err)
+		}
+		defer func() {
+			if err := unix.Unmount(req.Dir, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		}()
+		_, err := l.roots.Build(t.Context(), req)
+		if f := failure(t, err); f.Class != build.BadMachine || !strings.Contains(f.Reason, "no space left") {
+			t.Errorf("got %v", f)
+		}
+	})
+}
+
+// countingLog counts a log and keeps its end.
+type countingLog struct {
+	n    int64
+	tail bytes.Buffer
+}
+
+func (c *countingLog) Write(b []byte) (int, error) {
+	c.n += int64(len(b))
+	c.tail.Write(b)
+	if c.tail.Len() > 1<<20 {
+		c.tail.Next(c.tail.Len() - 64<<10)
+	}
+	return len(b), nil
+}
+
+func TestRealGivenRootCancelled(t *testing.T) {
+	l := newLab(t)
+	plan := l.plan(t, "sw-bad/hangs")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req := request(t, plan.Jobs[0], nil)
+	req.Base, req.Log = l.ref, io.Discard
+	req.Phase = func(phase string) {
+		if phase == "compile" {
+			cancel()
+		}
+	}
+	_, err := l.roots.Build(ctx, req)
+	if f := failure(t, err); f.Class != build.Cancelled {
+		t.Errorf("got %v", f)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil || strings.Contains(string(mounts), req.Dir) {
+		t.Errorf("mounts are left: %v", err)
 	}
 }

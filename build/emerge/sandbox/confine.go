@@ -31,8 +31,8 @@ func confine(o *order) error {
 	if o.MaxOpen > 0 {
 		limits[unix.RLIMIT_NOFILE] = o.MaxOpen
 	}
-	if o.PIDMax > 0 && !ownPIDMax() {
-		limits[unix.RLIMIT_NPROC] = uint64(o.PIDMax) // of each user; root itself is exempt
+	if o.PIDMax > 0 {
+		limits[unix.RLIMIT_NPROC] = uint64(o.perUser()) // root itself is exempt
 	}
 	for what, to := range limits {
 		var now unix.Rlimit

@@ -160,8 +160,23 @@ func supervise(ctx context.Context, gone <-chan struct{}, o *order) (report, err
 		r.reap(pid)
 		close(ended)
 	}()
+	crowded := make(chan struct{})
+	if o.PIDMax > 0 {
+		go func() {
+			if crowd(ctx, o.perUser()) {
+				close(crowded)
+			}
+		}()
+	}
 	select {
 	case <-ended:
+	case <-crowded:
+		// Who retries to fork would do so for minutes.
+		r.Crowded = true
+		_ = unix.Kill(-1, unix.SIGKILL)
+		<-ended
+		r.reap(-1)
+		return r, nil
 	case <-gone: // the kernel does the rest when this process ends
 		return report{}, errors.New("the caller is gone")
 	case <-ctx.Done():
@@ -177,6 +192,28 @@ func supervise(ctx context.Context, gone <-chan struct{}, o *order) (report, err
 	_ = unix.Kill(-1, unix.SIGKILL) // there may be none
 	r.reap(-1)
 	return r, nil
+}
+
+// crowd reports, when it is so, that for some seconds there have been as many
+// processes as there may be; false when ctx ends.
+func crowd(ctx context.Context, most int64) bool {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for full := 0; ; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		dirs, err := filepath.Glob("/proc/[0-9]*")
+		if err == nil && int64(len(dirs)) >= most {
+			if full++; full >= 5 {
+				return true
+			}
+		} else {
+			full = 0
+		}
+	}
 }
 
 // reap waits for processes, adding up what they cost, until pid has ended, or

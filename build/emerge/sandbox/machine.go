@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,10 +39,13 @@ func mountMachine(at string, m *Machine) (string, error) {
 			return "", fmt.Errorf("cover %s: %w", f.Path, err)
 		}
 	}
-	opts := "index=off,metacopy=off,redirect_dir=off,xino=off,lowerdir=" + cover + ":/"
-	if strings.ContainsAny(at, ",:\\") {
-		return "", fmt.Errorf("mount the machine's root: %q holds what separates mount options", at)
+	// Named by a descriptor: the path may hold what separates mount options.
+	fd, err := unix.Open(cover, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("open cover: %w", err)
 	}
+	defer func() { _ = unix.Close(fd) }()
+	opts := "index=off,metacopy=off,redirect_dir=off,xino=off,lowerdir=/proc/self/fd/" + strconv.Itoa(fd) + ":/"
 	if err := unix.Mount("overlay", host, "overlay", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, opts); err != nil {
 		return "", fmt.Errorf("mount the machine's root as a layer: %w", err)
 	}

@@ -155,7 +155,7 @@ func start(ctx context.Context, o order, flags uintptr, std Streams) (Result, er
 	case copyErr != nil && !errors.Is(copyErr, os.ErrDeadlineExceeded):
 		return Result{}, fmt.Errorf("read output: %w", copyErr)
 	}
-	res := Result{Exit: r.Exit, Left: r.Left, CPU: time.Duration(r.CPUms) * time.Millisecond, PeakMiB: r.PeakMi}
+	res := Result{Exit: r.Exit, Left: r.Left, CPU: time.Duration(r.CPUms) * time.Millisecond, PeakMiB: r.PeakMi, Crowded: r.Crowded}
 	group.account(&res)
 	return res, nil
 }

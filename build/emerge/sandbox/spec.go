@@ -77,6 +77,9 @@ type Result struct {
 	// PeakMiB is the most memory that was in use at once, where control groups
 	// tell; else the most that one process had.
 	PeakMiB int64
+	// Crowded reports that the program was ended because for some seconds there
+	// were as many processes as there may be.
+	Crowded bool
 	// OutOfMemory reports that the kernel ended processes for want of memory.
 	OutOfMemory bool
 }
@@ -133,4 +136,11 @@ type report struct {
 	Left   []string
 	CPUms  int64
 	PeakMi int64
+	// Crowded: there were as many processes as there may be.
+	Crowded bool
 }
+
+// perUser is how many processes one user may have. It is less than what the
+// namespace has, so that what watches over a program that forks without end, and
+// is root, can still end it.
+func (o *order) perUser() int64 { return o.PIDMax - min(o.PIDMax/4, 256) }
