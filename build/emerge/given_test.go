@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -62,6 +64,8 @@ type lab struct {
 	ref   build.BaseRef
 	files map[build.Key]string
 	store string
+
+	root, rest int64 // milliseconds in all: for roots, and for the rest of builds
 }
 
 // newLab finds real Portage and proves isolation, or skips.
@@ -100,13 +104,15 @@ func (l *lab) build(t *testing.T, j build.Job) error {
 	t.Helper()
 	req := request(t, j, l.files)
 	req.Base = l.ref
+	began := time.Now()
 	res, err := l.roots.Build(t.Context(), req)
 	if err != nil {
 		return err
 	}
 	l.files[j.Key] = filepath.Join(l.store, string(j.Key)+".gpkg.tar")
 	t.Logf("%s: %d ms of CPU, peak %d MiB, root of %d in %d ms", j.CPV, res.CoreMillis, res.PeakMiB, j.Root.Len(), res.RootMillis)
-	return copyFile(res.Path, l.files[j.Key])
+	l.root, l.rest = l.root+res.RootMillis, l.rest+time.Since(began).Milliseconds()-res.RootMillis
+	return errors.Join(os.RemoveAll(l.files[j.Key]), copyFile(res.Path, l.files[j.Key]))
 }
 
 // ebuild adds an ebuild to the lab's test repository.
@@ -335,4 +341,50 @@ func TestRealGivenRootCancelled(t *testing.T) {
 	if err != nil || strings.Contains(string(mounts), req.Dir) {
 		t.Errorf("mounts are left: %v", err)
 	}
+}
+
+// TestRealRoundOfSmallPackages measures what roots cost in a round of small
+// packages that need two to five of eight libraries: SWARM_ROUND=200 packages.
+func TestRealRoundOfSmallPackages(t *testing.T) {
+	n, err := strconv.Atoi(os.Getenv("SWARM_ROUND"))
+	if err != nil {
+		t.Skip("SKIPPED: SWARM_ROUND=200 measures a round of so many packages, for 3 s each")
+	}
+	l := newLab(t)
+	const libs = 8
+	lib := func(i int) string { return fmt.Sprintf("sw-hostile/lib%d", i) }
+	for i := range libs {
+		l.ebuild(t, fmt.Sprintf("lib%d", i), fmt.Sprintf("src_install() { echo 'int lib%d(void);' > lib%d.h; doheader lib%d.h; }\n", i, i, i))
+	}
+	var atoms []string
+	for i := range n {
+		needs := lib(4 + i%4)
+		for k := range 1 + i%4 {
+			needs += " " + lib(k)
+		}
+		name := fmt.Sprintf("app%d", i)
+		l.ebuild(t, name, "DEPEND=\""+needs+"\"\nsrc_compile() { echo 'int main(void) { return 0; }' > a.c; ${CC:-cc} -O2 -o "+name+" a.c || die; }\nsrc_install() { dobin "+name+"; }\n")
+		atoms = append(atoms, "sw-hostile/"+name)
+	}
+	plan := l.plan(t, atoms...)
+	without := &lab{p: l.p, bases: l.bases, ref: l.ref, files: l.files, store: t.TempDir()}
+	sampled := 0
+	for i, j := range plan.Jobs {
+		if err := l.build(t, j); err != nil {
+			t.Fatal(err)
+		}
+		if j.Root.Len() > 0 && i%(1+n/8) == 0 { // the same without any cached root
+			without.roots = NewRoots(RootsConfig{Bases: l.bases, Dir: t.TempDir(), Own: l.p, Probed: true, Log: slog.New(slog.DiscardHandler)})
+			if err := without.build(t, j); err != nil {
+				t.Fatal(err)
+			}
+			sampled++
+		}
+	}
+	cached, bytes, err := l.roots.Cached()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d jobs: roots %d ms, the rest %d ms, ratio %.1f %%; %d layers of %d KiB", len(plan.Jobs), l.root, l.rest, 100*float64(l.root)/float64(l.rest), cached, bytes>>10)
+	t.Logf("without cached roots, %d jobs sampled: roots %d ms, the rest %d ms, ratio %.1f %%", sampled, without.root, without.rest, 100*float64(without.root)/float64(without.rest))
 }
