@@ -57,7 +57,7 @@ type Config struct {
 	Tell  func(ctx context.Context)
 	Boot  func() int64 // milliseconds, suspend counted
 	State string       // file that remembers the machine's days; "" = none
-	Log   *slog.Logger
+	Log   *slog.Logger // nil discards it
 }
 
 // Report is the newest verdict, with what the sensors could not say.
@@ -108,6 +108,9 @@ type saved struct {
 func New(cfg Config) *Watch {
 	if cfg.Root == "" {
 		cfg.Root = "/"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	w := &Watch{cfg: cfg, files: files{cfg.Root}, orders: make(chan func(guest.Now)), ready: make(chan struct{}),
 		guest: guest.Guest{Policy: cfg.Policy}, sample: sample{percent: guest.Unknown}}

@@ -25,6 +25,7 @@ func guestConfig(c *cli.Context, cfg *node.Config) (err error) {
 	if cfg.Drain, err = time.ParseDuration(c.String("drain-limit")); err != nil || cfg.Drain < 0 {
 		return usage("for example: swarm run --drain-limit 10m", "--drain-limit %q: want a duration, 0 or more", c.String("drain-limit"))
 	}
+	cfg.Sensors.Log = cfg.Log
 	cfg.Reload = make(chan os.Signal, 1)
 	signal.Notify(cfg.Reload, syscall.SIGHUP)
 	cfg.Check = check
