@@ -28,6 +28,12 @@
 // is taken for all viewers at once and at a pace that its cost sets; a page
 // that nobody looks at costs nothing.
 //
+// Measured on two cores that other work shared (BenchmarkPage, BenchmarkOpenPage;
+// 3,000 jobs, 100 drones, the snapshot included): the first page takes 30 ms of
+// CPU, the packages 27 ms; the whole round with all lanes and all peers, which
+// somebody has to ask for, 71 ms and 820 kB. A page that is open while the board
+// changes all the time costs 0.4 % of a core, and the snapshots half a percent.
+//
 // What it does not do: it decides nothing and knows no board; all it shows
 // comes from Source.
 package ui
