@@ -679,7 +679,8 @@ def set_errors(session, sets, name, seen=()):
         found.getAtoms()
     lines = []
     with contextlib.suppress(OSError, TypeError):
-        with open(getattr(found, "_filename", None), encoding="utf-8", errors="replace") as f:
+        # The world file stands behind the set "selected".
+        with open(getattr(getattr(found, "_pkgset", found), "_filename", None), encoding="utf-8", errors="replace") as f:
             lines = [x.strip() for x in f]
     for text in lines:
         if text and text[0] not in "#@" and not session.portage.isvalidatom(text, allow_repo=True):
