@@ -252,8 +252,8 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.runOuter(outer)
 	})
 	err := errors.Join(g.Wait(), n.close())
-	if err == nil && n.restart {
-		err = ErrRestart
+	if n.restart { // what else there is says that the parts were told to end
+		err = errors.Join(ErrRestart, err)
 	}
 	return err
 }
