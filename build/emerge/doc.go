@@ -41,19 +41,34 @@
 // them as before ("declare -f" of both). Eclasses, the root list and Portage's
 // version are provenance: they stand in the inputs digest of a result.
 //
-// # Building
+// # Building in a given root
 //
-// A Builder first asks Portage on its own machine, with the job's USE flags,
-// what it would build: any facet that differs from the job's key (but for the
-// bound dependencies), or another content of the repositories, and it declines
-// with the name of what differs. Then it fills the root: in a Prefix of its
-// own (Config.BuildPrefix) exactly the job's list, extended from a subset or
-// emptied, never used as a superset; in place, it adds what is missing and
-// replaces nothing unless Config.Replace says so. Then "--buildpkgonly", and
-// the package is verified and compared with the job: USE, SLOT and every :=
-// that is bound. The configuration is the machine's own by reference, with one
-// package.use line more that names every flag. The environment is made from
-// nothing, since Portage puts it into packages.
+// Roots builds a job that has a base: the base (package base), exactly the
+// packages of the job's list, installed in its order with "-K --nodeps" from a
+// directory that holds these alone, and nothing else. What is installed is
+// compared with base and list before anything is compiled. Everything happens in
+// a sandbox (package sandbox); sources are fetched first, in the only run that
+// sees a network. The base's own Portage is asked what it would build, with the
+// target's configuration or the machine's own, and any facet that differs from
+// the job's key (but for the bound dependencies), or another content of the
+// repositories, and the drone declines with the name of what differs. Then
+// "--buildpkgonly", and the package is verified and compared with the job: USE,
+// SLOT and every := that is bound.
+//
+// Roots are cached as layers (layers.go), ten packages in one at the most, so that
+// jobs whose lists begin alike share the beginning. A job starts from the largest
+// cached subset of its list, never from a root with a package more. Twenty layers
+// deep they become one. The cache is on disk and locked by flock, since builds are
+// processes of their own. Probe finds out by trying, before a drone takes such
+// jobs, that a sandbox has no network and that files can be given to user 250.
+//
+// # Building in place
+//
+// A Builder builds in a root that is there: the machine's own, which it adds to
+// and replaces nothing in unless Config.Replace says so, or a Prefix of its own
+// (Config.BuildPrefix), which holds exactly the job's list. It isolates nothing.
+// The environment is made from nothing in both, since Portage puts it into
+// packages.
 //
 // Portage ends with 1 whatever went wrong: classify.go reads the output, what
 // is the machine's fault first. Phases of a build run in sessions of their
@@ -62,14 +77,22 @@
 //
 // # What it does not do
 //
-// It isolates nothing: builds see the machine they run on, network included
-// where the configuration allows it (bases, overlay roots and namespaces are
-// to come). Packages of a Prefix carry its path in their metadata; Portage adjusts text
+// It does not update bases yet, nor set the compiler that a target has selected:
+// a base with another one is declined. It reads phases from the log, not from
+// Portage's own stream of them. Packages of a Prefix carry its path in their metadata; Portage adjusts text
 // files and links when it installs them elsewhere ("Adjusting Prefix"), but
 // not paths that a compiler put into binaries. It keeps no time limits: the
 // caller cancels.
 //
 // # Measured
+//
+// Given roots, Portage 3.0.82+, two cores shared with other work, the machine's
+// own root as base: a trivial package 2.2 to 3.9 s in all; a sandbox about 20 ms
+// of it; a cached root 1 to 9 ms; each package that a root is extended by 2.5 to 3 s.
+// A round of 48 jobs (40 small programs that need 2 to 5 of 8 libraries): roots
+// 34 s, the rest of the builds 184 s, 18 %; after the first 16 jobs no root cost
+// anything, so that the share falls with the length of the round. Six of the jobs
+// without any cached root: 188 % (SWARM_ROUND=40 go test -run SmallPackages).
 //
 // With Portage 3.0.82+ and Python 3.11 on two cores: Detect 0.4 s, a plan of 7
 // packages 0.5 s, one trivial package 2 to 3 s (one more for the comparison of

@@ -174,7 +174,7 @@ func (m *room) open(ctx context.Context) (err error) {
 	if err := m.checkBase(); err != nil {
 		return err
 	}
-	for _, d := range []string{"mnt", "out", "packages", "config", "log", "run"} {
+	for _, d := range []string{"mnt", "out", "packages", "config", "log"} {
 		if err := os.MkdirAll(m.dir(d), 0o755); err != nil {
 			return prepare(j, err)
 		}
@@ -280,7 +280,7 @@ func (m *room) spec(dir, pkgdir string, args ...string) (sandbox.Spec, error) {
 		Binds: []sandbox.Bind{
 			{Source: m.dir("tmp"), Target: inTmp, Write: true}, {Source: m.dir("shm"), Target: "/tmp", Write: true},
 			{Source: m.dir("config"), Target: inConfig}, {Source: m.dir(pkgdir), Target: inPkgdir, Write: true},
-			{Source: m.dir("log"), Target: inLog, Write: true}, {Source: m.dir("run"), Target: "/run/portage", Write: true},
+			{Source: m.dir("log"), Target: inLog, Write: true},
 			{Source: m.distdir(), Target: inDist},
 		},
 	}
@@ -298,7 +298,7 @@ func (m *room) variables() []string {
 		p = &Portage{who: m.identity()}
 	}
 	// What Portage would isolate itself is done already, and proved.
-	features := append(p.features(), "-network-sandbox", "-ipc-sandbox", "-pid-sandbox", "-mount-sandbox", "-cgroup", "observability")
+	features := append(p.features(), "-network-sandbox", "-ipc-sandbox", "-pid-sandbox", "-mount-sandbox", "-cgroup")
 	if p.who.portageUser {
 		features = append(features, "userpriv") // as little as possible as root
 	}
