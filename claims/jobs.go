@@ -41,6 +41,7 @@ type JobInfo struct {
 	Work     int64 // estimate in core-milliseconds; the median of Estimate
 	Estimate Estimate
 	Good     *Result
+	Others   int64       // median of the package's other builds, in core-milliseconds, once Good is there; 0 = none
 	Failures []Result    // that count, newest last
 	WaitsFor []build.Key // not available yet, of its own dependencies
 	Cause    build.Key   // the blocked job at the root, if blocked
@@ -365,6 +366,9 @@ func (s *survey) derive(js *keyState) {
 	s.order = append(s.order, k)
 	info.Priority, _ = r.Wanted(k)
 	info.Good, info.Copies = r.Good(k, s.now)
+	if info.Good != nil {
+		info.Others = r.idx.others(&info.Good.Outcome)
+	}
 	if info.Copies > 0 {
 		info.State = JobAvailable
 		if info.Copies >= s.need {

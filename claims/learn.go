@@ -132,6 +132,24 @@ func (x *index) estimate(j *build.Job) int64 {
 	return DefaultWork
 }
 
+// others is the median of what the other builds of an outcome's package took; 0 =
+// there are none. Against it the outcome shows how wrong such estimates are.
+func (x *index) others(o *build.Outcome) int64 {
+	h := x.learned[o.CPV.CP()]
+	if h == nil || len(h.core) < 2 {
+		return 0
+	}
+	own, found := slices.BinarySearch(h.core, o.CoreMillis)
+	if !found {
+		return 0
+	}
+	mid := (len(h.core) - 1) / 2
+	if mid >= own {
+		mid++
+	}
+	return h.core[mid]
+}
+
 // memory that a job is expected to want: the greatest peak that was measured,
 // or what its planner said; 0 = unknown.
 func (x *index) memory(j *build.Job) int64 {

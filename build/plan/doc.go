@@ -44,4 +44,19 @@
 //     err is learned from the round itself. A planner's guesses are corrected by
 //     how they lie (Tweedie's formula): without that, with guesses that are wrong
 //     by a deviation of 0.3, it held the truth in 63 % of looks instead of 81 %.
+//     It is to hold the truth in 70 to 90 % of looks and, from a tenth of the round
+//     on, to be at most 40 % of the time that is left wide. With 4 drones it is, for
+//     packages that were built before or are guessed within 0.3. With 20 drones
+//     llvm, rust and chromium one after another decide, and three builds do not
+//     cancel one another's errors: whoever knows the deviation of the estimates
+//     and nothing of the inside of a build needs, to hold 80 % (70 %), ranges of
+//     39 % (31 %) for a deviation of 0.10, 58 % (46 %) for 0.15 and 115 % (92 %) for
+//     0.30 (BenchmarkBestETA). Seen were 56 % for
+//     0.15 and 105 % for 0.30, so what is left to learn is inside of builds: how far
+//     one is ([12/345] of ninja).
+//   - What estimates from earlier builds have in common (another compiler) is learned
+//     from the round as well; 600 jobs on 4 drones, built before with a deviation
+//     of 0.15, ranges that hold and their width: with 5 % unsure throughout
+//     92 % and 16 %, with 10 % that are learned 67 % and 11 %, and with at least
+//     3 % left 78 % and 13 %.
 package plan

@@ -86,8 +86,9 @@ type model struct {
 	at     map[build.Key]int32
 	errs   [2]wrong // of planned and of measured estimates
 	curse  curse
-	slower wrong // of builds against the cores' measured speed
-	setup  int64 // ms that each build takes whatever it costs
+	slower wrong              // of builds against the cores' measured speed
+	speed  map[string]float64 // of each drone's slots, core-ms per ms
+	setup  int64              // ms that each build takes whatever it costs
 	number uint64
 	factor [2]float64 // of the common errors, in this draw
 }
@@ -138,18 +139,18 @@ func (t *tally) wrong(own, unsure float64) wrong {
 // Priors: the deviation of a planner's guesses, by how much they are wrong
 // together, and the same of packages that were built before.
 const (
-	plannedOwn, plannedUnsure = 0.6, 0.4
-	unknownOwn                = 1.2
-	measuredUnsure            = 0.05
-	slowerOwn, slowerUnsure   = 0.1, 0.05
+	plannedOwn, plannedUnsure   = 0.6, 0.4
+	unknownOwn                  = 1.2
+	measuredOwn, measuredUnsure = 0.25, 0.1
+	leastUnsure                 = 0.03 // no schedule comes out as it was forecast
+	slowerOwn, slowerUnsure     = 0.1, 0.05
 )
 
 func newModel(jobs []claims.JobInfo, peers []claims.Peer) *model {
-	m := &model{jobs: jobs, at: make(map[build.Key]int32, len(jobs))}
-	speed := make(map[string]float64, len(peers))
+	m := &model{jobs: jobs, at: make(map[build.Key]int32, len(jobs)), speed: make(map[string]float64, len(peers))}
 	for i := range peers {
 		b := &peers[i].Beat
-		speed[peers[i].ID] = float64(b.Speed) / float64(max(1, b.Slots)) / 1000
+		m.speed[peers[i].ID] = float64(b.Speed) / float64(max(1, b.Slots)) / 1000
 	}
 	own := unknownOwn
 	var guesses []float64 // logarithms
@@ -169,7 +170,7 @@ func newModel(jobs []claims.JobInfo, peers []claims.Peer) *model {
 			continue
 		}
 		raw.add(float64(info.Good.CoreMillis), guessOf(info))
-		if s := speed[info.Good.Peer]; s > 0 && info.Good.Millis > 0 {
+		if s := m.speed[info.Good.Peer]; s > 0 && info.Good.Millis > 0 {
 			walls = append(walls, wall{float64(info.Good.Millis), float64(info.Good.CoreMillis) / s})
 		}
 	}
@@ -180,7 +181,14 @@ func newModel(jobs []claims.JobInfo, peers []claims.Peer) *model {
 			planned.add(float64(info.Good.CoreMillis), guessOf(info)*m.curse.factor(info))
 		}
 	}
-	m.errs = [2]wrong{planned.wrong(own, plannedUnsure), {unsure: measuredUnsure}}
+	var measured tally
+	for i := range jobs {
+		if info := &jobs[i]; info.State.Done() && info.Good != nil {
+			measured.add(float64(info.Good.CoreMillis), float64(info.Others))
+		}
+	}
+	m.errs = [2]wrong{planned.wrong(own, plannedUnsure), measured.wrong(measuredOwn, measuredUnsure)}
+	m.errs[1].unsure = max(m.errs[1].unsure, leastUnsure)
 	// A build takes the time of its set-up and of what no core makes faster,
 	// and that of its work: the small ones tell the first, all the second.
 	slices.SortFunc(walls, func(a, b wall) int { return cmp.Compare(a.computed, b.computed) })
@@ -298,8 +306,16 @@ func (m *model) left(j *claims.BeatJob) int64 {
 		return remaining(j)
 	}
 	info := &m.jobs[i]
-	// What its drone expects of the whole build, unless it is overdue.
-	whole := float64(j.InvestedMS+j.LeftMS) * m.factorOf(info)
+	// What its drone expects of the whole build. Of one that is overdue it says a
+	// quarter more at once (claims.Left), since a schedule needs one figure; here
+	// the tail of the distribution tells, about what was expected at first.
+	whole := float64(j.InvestedMS + j.LeftMS)
+	if s := m.speed[info.Holder]; s > 0 {
+		if first := float64(info.Work)/s + float64(m.setup); float64(j.InvestedMS) >= first {
+			whole = min(whole, first)
+		}
+	}
+	whole *= m.factorOf(info)
 	d := m.spread(info)
 	if d < 0.01 {
 		return max(1, int64(whole)-j.InvestedMS)

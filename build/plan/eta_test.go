@@ -50,6 +50,19 @@ func TestABuildThatIsOverdueIsNotExpectedAtOnce(t *testing.T) {
 	}
 }
 
+// Its drone says that a quarter is left, which is for the schedule.
+func TestABuildThatIsJustOverdueIsExpectedSoonIfItsEstimateIsSure(t *testing.T) {
+	j := job("a", 600_000)
+	i := about(j, claims.JobBuilding, 1)
+	i.Holder, i.Work = "p", 600_000
+	i.Estimate.Low, i.Estimate.High = 528_000, 682_000 // a deviation of 0.1
+	i.Beat = claims.BeatJob{Key: j.Key, Compiling: true, InvestedMS: 606_000, LeftMS: claims.Left(600_000, 606_000)}
+	got := Ends([]claims.JobInfo{i}, []claims.Peer{peer("p", 1000, i.Beat)})["r"]
+	if mid := (got.Low + got.High) / 2; mid < 20_000 || mid > 120_000 || got.High > 240_000 {
+		t.Errorf("a build took 606 s instead of 600 +-60: it ends after %d to %d ms more", got.Low, got.High)
+	}
+}
+
 // What planners guess is corrected by what came of it.
 func TestGuessesThatWereTooSmallMakeTheRestLonger(t *testing.T) {
 	peers := []claims.Peer{peer("p", 1000)}
@@ -67,6 +80,26 @@ func TestGuessesThatWereTooSmallMakeTheRestLonger(t *testing.T) {
 	after := Ends(jobs, peers)["r"]
 	if after.Low < before.Low*3/2 || after.High-after.Low > before.High-before.Low {
 		t.Errorf("30 of 60 builds took twice as long as guessed: the rest ends after %d to %d ms, before that was known %d to %d", after.Low, after.High, before.Low, before.High)
+	}
+}
+
+// A new compiler makes every package slower than it was the last time.
+func TestEarlierBuildsThatWereFasterMakeTheRestLonger(t *testing.T) {
+	peers := []claims.Peer{peer("p", 1000)}
+	jobs := []claims.JobInfo{}
+	for n := range 60 {
+		i := info(job(fmt.Sprint(n), 60_000), claims.JobReady)
+		i.Rounds, i.Estimate = []string{"r"}, claims.Estimate{Low: 50_000, Median: 60_000, High: 72_000, Measured: true}
+		jobs = append(jobs, i)
+	}
+	before := Ends(jobs[30:], peers)["r"]
+	for n := range 30 {
+		jobs[n].State, jobs[n].Others = claims.JobSafe, 60_000
+		jobs[n].Good = &claims.Result{Peer: "p", Outcome: build.Outcome{Class: build.Good, CoreMillis: 78_000, Millis: 78_000}}
+	}
+	after := Ends(jobs, peers)["r"]
+	if after.Low < before.Low*11/10 || after.High-after.Low > (before.High-before.Low)*3/4 {
+		t.Errorf("30 of 60 builds took a third longer than the last time: the rest ends after %d to %d ms, before that was known %d to %d", after.Low, after.High, before.Low, before.High)
 	}
 }
 
