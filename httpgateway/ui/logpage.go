@@ -93,13 +93,13 @@ func (l *logText) end() {
 
 func (l *logText) line() {
 	text := shownLine(l.part, l.cut)
-	phase := phaseOf(text)
+	phase := view.LogPhase(text)
 	l.part, l.cut = l.part[:0], 0
 	l.Lines++
 	if phase != "" && len(l.Phases) < phasesMax && phase != l.Phases[len(l.Phases)-1].Name {
 		l.Phases = append(l.Phases, &logPhase{Name: phase, First: l.Lines})
 	}
-	x := logLine{l.Lines, text, isError(text)}
+	x := logLine{l.Lines, text, view.LogError(text)}
 	p := l.Phases[len(l.Phases)-1]
 	p.add(x)
 	switch {
@@ -150,51 +150,6 @@ func shownLine(b []byte, cut int64) string {
 	}
 	return kept
 }
-
-// phases are Portage's own words for where a build is, and what they are called
-// here.
-var phases = []struct{ begins, name string }{
-	{"Unpacking source", "unpack"}, {"Preparing source", "prepare"}, {"Configuring source", "configure"}, {"Compiling source", "compile"},
-	{"Test phase", "test"}, {"Install ", "install"}, {"Building package", "package"}, {"Verifying", "verify"}, {"Downloading", "fetch"},
-}
-
-// phaseOf is the phase that a line begins, or nothing: Portage's messages, and
-// the built-in builder's ">>> CPV: phase".
-func phaseOf(line string) string {
-	s, ok := strings.CutPrefix(line, ">>> ")
-	if !ok {
-		return ""
-	}
-	for _, p := range phases {
-		if strings.HasPrefix(s, p.begins) {
-			return p.name
-		}
-	}
-	if name, phase, ok := strings.Cut(s, ": "); ok && phase != "" && len(phase) <= 24 && !strings.Contains(phase, " ") {
-		if _, err := build.ParseCPV(name); err == nil {
-			return phase
-		}
-	}
-	return ""
-}
-
-// isError reports whether a line reads as the reason why a build failed.
-func isError(line string) bool {
-	if len(line) > lineShown {
-		line = line[:lineShown]
-	}
-	if strings.HasPrefix(line, " * ERROR:") || strings.HasPrefix(line, "FAILED: ") || strings.HasPrefix(line, "CMake Error") || strings.HasPrefix(line, "Traceback (most recent") {
-		return true
-	}
-	for _, s := range []string{"error: ", "Error: ", "ERROR: ", "undefined reference to", "No space left on device", "Killed signal", "internal compiler error", "*** ["} {
-		if i := strings.Index(line, s); i >= 0 && !strings.Contains(line, "-Werror: ") {
-			return i == 0 || !letter(line[i-1])
-		}
-	}
-	return false
-}
-
-func letter(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
 
 // logView is a log's page.
 type logView struct {
@@ -365,12 +320,12 @@ func (f *follower) flush(end bool) bool {
 		}
 		text := shownLine(raw, cut+f.cut)
 		f.line++
-		if p := phaseOf(text); p != "" {
+		if p := view.LogPhase(text); p != "" {
 			if !send() || !f.numbered(f.at, "phase", p) {
 				return false
 			}
 		}
-		lines = append(lines, logLine{f.line, text, isError(text)})
+		lines = append(lines, logLine{f.line, text, view.LogError(text)})
 		f.at += int64(min(len(f.part), i+1)) + f.cut
 		f.part, f.cut = f.part[min(len(f.part), i+1):], 0
 		if len(lines) >= 500 && !send() {
