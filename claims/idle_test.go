@@ -34,9 +34,9 @@ func TestAWillingPeerSpeaksSeldomWhileThereIsNothingToBuild(t *testing.T) {
 	}
 	job := testJob("a")
 	beats(now, b, a, Post{testRound(job)})
-	now.Boot, now.Wall = now.Boot+speakWithin, now.Wall+speakWithin
+	now.Boot, now.Wall = now.Boot+BeatMillis, now.Wall+BeatMillis
 	if p := beats(now, a, b, Tick{}); p != BeatMillis {
-		t.Errorf("a second after work appeared it speaks every %d ms", p)
+		t.Errorf("a working period after work appeared it speaks every %d ms", p)
 	}
 }
 

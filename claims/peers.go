@@ -281,17 +281,19 @@ func (r *Replica) period() int64 {
 func WorkPeriod(peers int) int64 { return max(BeatMillis, int64(peers)*beatPerPeer) }
 
 // noteWork follows whether there is anything to build. When work appears, every
-// willing peer speaks at once and then at the shorter period. So one that died
-// while all were idle is missed as soon as any other: its lease counts from
-// here as if it had spoken now at the shorter period.
+// willing peer speaks within one working period and then at that period. So one
+// that died while all were idle is missed as soon as any other: its lease counts
+// from here as if it had spoken now at the shorter period. Were all to speak at
+// once, the claim of that work would wait behind their Beats: with fifty peers
+// they are most of what a link then carries.
 func (r *Replica) noteWork(now Now) {
 	was := r.working
 	r.working = r.idx.undone > 0
 	if was || !r.working {
 		return
 	}
-	r.nextBeat = min(r.nextBeat, now.Boot+r.cfg.Rand.Int64N(speakWithin))
 	short := WorkPeriod(len(r.peers))
+	r.nextBeat = min(r.nextBeat, now.Boot+r.cfg.Rand.Int64N(short))
 	for id, p := range r.peers {
 		if id == r.self || !r.alive(p, now) || !p.beat.Accepting || p.beat.Slots == 0 || p.beat.PeriodMS <= short {
 			continue

@@ -23,7 +23,6 @@ const (
 	BeatMillis     = 5_000  // while building or willing
 	IdleBeatMillis = 60_000 // else
 	beatPerPeer    = 50     // the period grows with the swarm
-	speakWithin    = 1_000  // of work appearing, all who are willing speak
 	LeasePeriods   = 6
 	maxGrace       = 15 * 60_000
 	AwayMillis     = 15 * 60_000 // a holder not seen for longer is not expected back
