@@ -129,17 +129,14 @@ var kernelArch = map[string]string{"x86": "386", "riscv": "riscv64", "ppc64": "p
 
 // Excludes says in one line why a machine cannot build for the target: another
 // architecture (as runtime.GOARCH names it) or what its processor lacks; "" if
-// it can. A machine that does not tell its features is believed.
+// it can. A machine that does not tell its architecture or its features is
+// believed.
 func (t *Target) Excludes(goarch string, features []string) string {
-	want := t.Arch
-	if k, ok := kernelArch[want]; ok {
-		want = k
-	}
-	if goarch != want && (want != "386" || goarch != "amd64") {
-		return fmt.Sprintf("it is %s, the target %s", goarch, t.Arch)
-	}
-	if len(features) == 0 {
+	switch {
+	case t.Runs(goarch, features):
 		return ""
+	case !t.sameArch(goarch):
+		return fmt.Sprintf("it is %s, the target %s", goarch, t.Arch)
 	}
 	var lacks []string
 	for _, f := range t.CPU {
@@ -147,10 +144,39 @@ func (t *Target) Excludes(goarch string, features []string) string {
 			lacks = append(lacks, f)
 		}
 	}
-	if len(lacks) == 0 {
-		return ""
-	}
 	return "its processor lacks " + strings.Join(lacks, ", ")
+}
+
+// Runs reports whether a machine can build for the target: Excludes in the form
+// that costs nothing, since a schedule asks it of each drone again and again.
+func (t *Target) Runs(goarch string, features []string) bool {
+	if !t.sameArch(goarch) {
+		return false
+	}
+	if len(t.CPU) == 0 || len(features) == 0 {
+		return true
+	}
+	sorted := slices.IsSorted(features) // as every honest machine tells them
+	for _, f := range t.CPU {
+		found := false
+		if sorted {
+			_, found = slices.BinarySearch(features, f)
+		} else {
+			found = slices.Contains(features, f)
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *Target) sameArch(goarch string) bool {
+	want := t.Arch
+	if k, ok := kernelArch[want]; ok {
+		want = k
+	}
+	return goarch == "" || goarch == want || want == "386" && goarch == "amd64"
 }
 
 // Installed is one package that a root holds: what a plan compares with what

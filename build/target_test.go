@@ -110,7 +110,9 @@ func TestATargetExcludesMachinesThatCannotRunIt(t *testing.T) {
 		want string
 	}{
 		{"amd64", []string{"avx2", "bmi2", "sse2"}, ""},
+		{"amd64", []string{"sse2", "bmi2", "avx2"}, ""},
 		{"amd64", nil, ""},
+		{"", nil, ""},
 		{"amd64", []string{"sse2", "avx2"}, "its processor lacks bmi2"},
 		{"arm64", nil, "it is arm64, the target amd64"},
 	} {

@@ -41,9 +41,10 @@ type index struct {
 	learned map[string]*history      // by category/name
 	// deviation is what again found, or 0.
 	deviation float64
-	holders   map[digest32][]string // sorted
-	shards    map[string][]digest32 // by record key, what the shard listed
-	orders    map[string]directive  // by record key
+	holders   map[digest32][]string    // sorted
+	shards    map[string][]digest32    // by record key, what the shard listed
+	orders    map[string]directive     // by record key
+	targets   map[string]*build.Target // that are there, by name
 	decline   map[build.Key]map[string]Decline
 	alerts    map[string]Alert // by cause
 	dropped   []string         // keys that left the board, for the journal
@@ -73,7 +74,7 @@ func newIndex() *index {
 		names: map[digest32][]build.Key{}, learned: map[string]*history{}, touched: map[build.Key]bool{}, awayKeys: map[build.Key]*keyState{},
 		authored: map[string][]build.Key{}, failing: map[build.Key]bool{},
 		holders: map[digest32][]string{}, shards: map[string][]digest32{},
-		orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{}, alerts: map[string]Alert{},
+		targets: map[string]*build.Target{}, orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{}, alerts: map[string]Alert{},
 	}
 }
 
@@ -122,6 +123,14 @@ func (x *index) add(e *entry) {
 		}
 	case Alert:
 		x.alerts[b.Cause] = b
+	case targetBody:
+		delete(x.targets, b.Name)
+		if b.State == build.TargetLive {
+			x.targets[b.Name] = &b.Target
+		}
+		for k := range x.failing { // who fits may be others now
+			x.touched[k] = true
+		}
 	case Decline:
 		if x.decline[b.Key] == nil {
 			x.decline[b.Key] = map[string]Decline{}

@@ -31,6 +31,7 @@ func (s JobState) Done() bool { return s == JobAvailable || s == JobSafe }
 type JobInfo struct {
 	Job      *build.Job
 	Target   string
+	For      *build.Target // Target as the board has it, which says who can build for it; nil = it says nothing
 	Rounds   []string
 	Priority build.Priority
 	State    JobState
@@ -229,9 +230,9 @@ func (r *Replica) Keys() []build.Key {
 }
 
 // Fits says whether a drone could build a job at all, and why not. It looks at
-// what the drone is, not at whether it is busy. memory is what the build is
-// expected to want, in MiB (Candidate.MemoryMiB); 0 = unknown.
-func Fits(b *Beat, j *build.Job, memory int64) (bool, string) {
+// what the drone is, not at whether it is busy.
+func (r *Replica) Fits(b *Beat, j *build.Job) (bool, string) {
+	memory := r.idx.memory(j)
 	switch {
 	case b.Slots == 0:
 		return false, "it is not a drone"
@@ -242,7 +243,18 @@ func Fits(b *Beat, j *build.Job, memory int64) (bool, string) {
 	case j.DiskMiB > 0 && j.DiskMiB > b.DiskMiB:
 		return false, fmt.Sprintf("it has %d MiB of disk free, the build wants %d", b.DiskMiB, j.DiskMiB)
 	}
+	if t := r.builtFor(r.idx.keys[j.Key]); t != nil && !t.Runs(b.Arch, b.Features) {
+		return false, t.Excludes(b.Arch, b.Features)
+	}
 	return true, ""
+}
+
+// builtFor is the target of a job as the board has it now, or nil.
+func (r *Replica) builtFor(ks *keyState) *build.Target {
+	if ks == nil {
+		return nil
+	}
+	return r.idx.targets[ks.target]
 }
 
 // Declined says whether a drone will not take a job now, and why.
@@ -286,7 +298,7 @@ func (r *Replica) failed(js *keyState, now Now) ([]Result, bool) {
 		if !r.live(id, now) || slices.ContainsFunc(list, func(o Result) bool { return o.Peer == id }) {
 			continue
 		}
-		if ok, _ := Fits(&p.beat, js.job, r.idx.memory(js.job)); ok {
+		if ok, _ := r.Fits(&p.beat, js.job); ok {
 			return list, false // another drone has not tried it
 		}
 	}
@@ -360,7 +372,7 @@ func (s *survey) derive(js *keyState) {
 	if s.infos[k] != nil {
 		return
 	}
-	info := &JobInfo{Job: js.job, Target: js.target, Rounds: js.rounds, Estimate: r.idx.quantiles(js.job)}
+	info := &JobInfo{Job: js.job, Target: js.target, For: r.builtFor(js), Rounds: js.rounds, Estimate: r.idx.quantiles(js.job)}
 	info.Work = info.Estimate.Median
 	s.infos[k] = info
 	s.order = append(s.order, k)
@@ -433,7 +445,7 @@ func (s *survey) deriveFree(info *JobInfo) {
 func (s *survey) anyFits(j *build.Job) bool {
 	for id, p := range s.r.peers {
 		if s.r.live(id, s.now) {
-			if ok, _ := Fits(&p.beat, j, s.r.idx.memory(j)); ok {
+			if ok, _ := s.r.Fits(&p.beat, j); ok {
 				return true
 			}
 		}

@@ -74,6 +74,7 @@ func (k *keyState) stuck() bool {
 // Candidate is a job that could be claimed, in the order of the schedule.
 type Candidate struct {
 	Job      *build.Job
+	For      *build.Target // what it is built for, as the board has it; nil = it says nothing
 	Priority build.Priority
 	Rank     int64 // upward rank in core-milliseconds
 	Work     int64 // estimate in core-milliseconds
@@ -430,7 +431,7 @@ func (r *Replica) pick(out []Candidate, limit int, now Now, which func(*keyState
 			continue
 		}
 		limit--
-		out = append(out, Candidate{Job: ks.job, Priority: ks.prio, Rank: ks.rank, Work: ks.work, MemoryMiB: r.idx.memory(ks.job),
+		out = append(out, Candidate{Job: ks.job, For: r.builtFor(ks), Priority: ks.prio, Rank: ks.rank, Work: ks.work, MemoryMiB: r.idx.memory(ks.job),
 			Scarred: len(r.idx.decline[ks.key]) > 0 || len(r.idx.results[ks.key]) > 0})
 	}
 	return out

@@ -58,6 +58,9 @@ type drone struct {
 	accept   bool
 	memory   int64 // MiB free; 0 = unknown
 	disk     int64 // MiB free
+	beat     *claims.Beat
+	asked    uint64 // bit set over Scheduler.targets: whether it can build for them is known
+	able     uint64 // and it can
 }
 
 func builderBit(b build.Builder) uint8 {
@@ -70,9 +73,23 @@ func builderBit(b build.Builder) uint8 {
 	return 0
 }
 
-// fits is claims.Fits in the form that costs nothing.
+// fits is claims.Replica.Fits in the form that costs nothing.
 func (d *drone) fits(t *task) bool {
-	return d.accept && d.builders&t.builder != 0 && (t.memory == 0 || d.memory == 0 || t.memory <= d.memory) && (t.disk == 0 || t.disk <= d.disk)
+	return d.accept && d.builders&t.builder != 0 && (t.memory == 0 || d.memory == 0 || t.memory <= d.memory) && (t.disk == 0 || t.disk <= d.disk) && d.runs(t)
+}
+
+// runs reports whether the drone's processor can build for a task's target. It
+// is found out once for each target: lists of CPU features are long.
+func (d *drone) runs(t *task) bool {
+	if t.target == nil || d.asked&t.bit != 0 {
+		return t.target == nil || d.able&t.bit != 0
+	}
+	ok := t.target.Runs(d.beat.Arch, d.beat.Features)
+	d.asked |= t.bit
+	if ok {
+		d.able |= t.bit
+	}
+	return ok
 }
 
 // task is a job in the form that the schedule compares.
@@ -84,7 +101,9 @@ type task struct {
 	memory   int64
 	disk     int64
 	builder  uint8
-	excluded bool // ask View.Excluded
+	excluded bool          // ask View.Excluded
+	target   *build.Target // nil = any drone will do
+	bit      uint64        // of the target; 0 when there are too many
 }
 
 // Scheduler computes schedules and keeps its memory between them. The zero
@@ -93,6 +112,9 @@ type Scheduler struct {
 	drones []drone
 	slots  []int64
 	all    []Assignment
+	// targets are those of the jobs seen since the drones were listed; each has
+	// its bit in drone.asked.
+	targets []*build.Target
 }
 
 // Next returns the job that self should claim now: the first that the schedule
@@ -108,7 +130,7 @@ func (s *Scheduler) Next(v *View, self string) (k build.Key, ok bool, all []Assi
 	limit := min(len(v.Ready), Limit(len(v.Peers)))
 	for i := range v.Ready[:limit] {
 		c := &v.Ready[i]
-		t := taskOf(c.Job, c.Work, c.MemoryMiB)
+		t := s.taskOf(c.Job, c.For, c.Work, c.MemoryMiB)
 		t.excluded = c.Scarred || v.Passed != nil && v.Passed(t.key)
 		a, found := s.place(v, &t, 0)
 		if !found {
@@ -122,8 +144,22 @@ func (s *Scheduler) Next(v *View, self string) (k build.Key, ok bool, all []Assi
 	return k, ok, s.all
 }
 
-func taskOf(j *build.Job, work, memory int64) task {
-	return task{key: j.Key, hash: hashKey(j.Key), work: max(1, work), memory: memory, disk: j.DiskMiB, builder: builderBit(j.Builder)}
+func (s *Scheduler) taskOf(j *build.Job, target *build.Target, work, memory int64) task {
+	return task{key: j.Key, hash: hashKey(j.Key), work: max(1, work), memory: memory, disk: j.DiskMiB, builder: builderBit(j.Builder),
+		target: target, bit: s.bit(target)}
+}
+
+// bit is a target's place in drone.asked; there are few targets.
+func (s *Scheduler) bit(t *build.Target) uint64 {
+	if t == nil {
+		return 0
+	}
+	n := slices.Index(s.targets, t)
+	if n < 0 {
+		n = len(s.targets)
+		s.targets = append(s.targets, t)
+	}
+	return 1 << n // beyond 64 it is no bit, and asked for each job
 }
 
 // hashKey takes eight bytes of a key's hex: it is a hash already.
@@ -139,7 +175,7 @@ func (s *Scheduler) load(peers []claims.Peer) { s.loadWith(peers, remaining) }
 
 // loadWith is load with another idea of how long each build still takes.
 func (s *Scheduler) loadWith(peers []claims.Peer, left func(*claims.BeatJob) int64) {
-	s.drones, s.slots = s.drones[:0], s.slots[:0]
+	s.drones, s.slots, s.targets = s.drones[:0], s.slots[:0], s.targets[:0]
 	need := 0
 	for i := range peers {
 		need += peers[i].Beat.Slots
@@ -151,7 +187,7 @@ func (s *Scheduler) loadWith(peers []claims.Peer, left func(*claims.BeatJob) int
 		if !p.Live || b.Slots == 0 || !b.Accepting && len(b.Jobs) == 0 {
 			continue
 		}
-		d := drone{id: p.ID, speed: max(1, cmp.Or(b.Speed, int64(defaultSpeed))/int64(b.Slots)), accept: b.Accepting, memory: b.FreeMemMiB, disk: b.DiskMiB}
+		d := drone{id: p.ID, speed: max(1, cmp.Or(b.Speed, int64(defaultSpeed))/int64(b.Slots)), accept: b.Accepting, memory: b.FreeMemMiB, disk: b.DiskMiB, beat: b}
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(p.ID)) // never fails, by its contract
 		d.hash = h.Sum64()

@@ -148,8 +148,8 @@ func (l *look) unfit() []Issue {
 
 // misfit finds what the drones that come nearest lack.
 func (l *look) misfit(info *claims.JobInfo) (id, title string) {
-	drones, builders := 0, 0
-	memory := false
+	drones, builders, able := 0, 0, 0
+	memory, excluded := false, ""
 	want := l.r.Memory(info.Job)
 	for i := range l.peers {
 		b := &l.peers[i].Beat
@@ -159,6 +159,11 @@ func (l *look) misfit(info *claims.JobInfo) (id, title string) {
 		drones++
 		if slices.Contains(b.Builders, info.Job.Builder) {
 			builders++
+			if info.For != nil && !info.For.Runs(b.Arch, b.Features) {
+				excluded = info.For.Excludes(b.Arch, b.Features)
+				continue
+			}
+			able++
 			memory = memory || want > 0 && b.FreeMemMiB > 0 && want > b.FreeMemMiB
 		}
 	}
@@ -167,6 +172,8 @@ func (l *look) misfit(info *claims.JobInfo) (id, title string) {
 		return "drone", "no drone is here"
 	case builders == 0:
 		return "builder-" + build.OneLine(string(info.Job.Builder), 20), "no drone here can build " + build.OneLine(string(info.Job.Builder), 20) + " packages"
+	case able == 0:
+		return "cpu-" + build.OneLine(info.Target, 40), "no drone here can build for target " + build.OneLine(info.Target, 80) + ": " + build.OneLine(excluded, 200)
 	case memory:
 		return "memory", "no drone here has the memory for some packages"
 	}

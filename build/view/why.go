@@ -107,7 +107,7 @@ func word(r *claims.Replica, p *claims.Peer, info *claims.JobInfo, forecast map[
 	if !p.Live {
 		return no("not heard of for %s", span(p.AgeMS))
 	}
-	if ok, why := claims.Fits(&p.Beat, info.Job, r.Memory(info.Job)); !ok {
+	if ok, why := r.Fits(&p.Beat, info.Job); !ok {
 		return no("%s", why)
 	}
 	if why, paused := r.Paused(p.ID); paused {

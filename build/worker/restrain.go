@@ -62,7 +62,7 @@ func elsewhere(rep *claims.Replica, peers []claims.Peer, job *build.Job, self st
 		if peers[i].ID == self || !peers[i].Live || !b.Accepting || len(b.Jobs) >= b.Slots || rep.FailedOn(job.Key, peers[i].ID) {
 			continue
 		}
-		if fits, _ := claims.Fits(b, job, rep.Memory(job)); !fits {
+		if fits, _ := rep.Fits(b, job); !fits {
 			continue
 		}
 		if _, no := rep.Declined(job.Key, peers[i].ID, now); no {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent/agenttest"
 )
@@ -91,12 +92,18 @@ func TestAStuckBuildEndsAsStuckAndIsNotThePackagesFault(t *testing.T) {
 			close(ended)
 			return Result{}, ctx.Err()
 		}))
+		// A package that took a minute is not waited for as long as an unknown one.
+		before := agenttest.Job(t, "hangs-once-built")
+		x.Do(func(*claims.Replica, claims.Now) []claims.Event {
+			return []claims.Event{claims.Post{Body: claims.NewOutcome(build.Outcome{Key: before.Key, CPV: j.CPV, Target: "t", Class: build.Good, Epoch: 1,
+				CoreMillis: 60_000, Artifact: &build.Artifact{CID: cas.Sum([]byte("x")).String(), Size: 1}})}}
+		})
 		x.Ask(j)
-		time.Sleep(2*time.Hour + time.Minute) // of the bubble
+		time.Sleep(quietLeast + 2*stuckEvery) // of the bubble
 		synctest.Wait()
 		x.Do(func(r *claims.Replica, now claims.Now) []claims.Event {
 			rs := r.Results(j.Key)
-			if len(rs) != 1 || rs[0].Class != build.Stuck || !strings.Contains(rs[0].Reason, "no output and no CPU time for 2h") {
+			if len(rs) != 1 || rs[0].Class != build.Stuck || !strings.Contains(rs[0].Reason, "no output and no CPU time for 10m") {
 				t.Errorf("outcomes %+v", rs)
 			}
 			if infos := r.SurveyRound("r1", now); infos[0].State == claims.JobBlocked || len(infos[0].Failures) > 0 {

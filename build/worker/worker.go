@@ -369,7 +369,7 @@ func (w *Worker) smallest(r *claims.Replica, v *plan.View, now claims.Now) (buil
 		if me < 0 || v.Excluded(c.Job.Key, w.cfg.Self) || best != nil && c.Work >= best.Work {
 			continue
 		}
-		if fits, _ := claims.Fits(&v.Peers[me].Beat, c.Job, c.MemoryMiB); fits {
+		if fits, _ := r.Fits(&v.Peers[me].Beat, c.Job); fits {
 			best = c
 		}
 	}
