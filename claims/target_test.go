@@ -61,3 +61,29 @@ func TestATargetThatCannotBeIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestADroneThatATargetExcludesFitsNoneOfItsJobs(t *testing.T) {
+	now := Now{Wall: testWall, Boot: 1000}
+	r := synced(1, now)
+	r.Step(now, Report{Beat{Nick: "arm", Slots: 1, Accepting: true, Builders: []build.Builder{build.BuilderSample}, Arch: "arm64"}})
+	job := testJob("a")
+	r.Step(now, Post{testRound(job)})
+	state := func() JobState { return r.Survey(now)[0].State }
+	if s := state(); s != JobReady {
+		t.Fatalf("without a target on the board it is %s", s)
+	}
+	target := testTarget(1, "x")
+	target.Name = "t"
+	r.Step(now, Post{NewTarget(target)})
+	if s := state(); s != JobUnfit {
+		t.Errorf("for another architecture it is %s", s)
+	}
+	if ok, why := r.Fits(&Beat{Slots: 1, Builders: []build.Builder{build.BuilderSample}, Arch: "arm64"}, r.Job(job.Key)); ok || why != "it is arm64, the target amd64" {
+		t.Errorf("%v %q", ok, why)
+	}
+	target.Version, target.Arch = 2, "arm64"
+	r.Step(now, Post{NewTarget(target)})
+	if s := state(); s != JobReady {
+		t.Errorf("when the target became its own it is %s", s)
+	}
+}

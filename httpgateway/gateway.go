@@ -39,7 +39,7 @@ type Config struct {
 	// when every target's newest release is served.
 	Ready func() error
 
-	Poll         time.Duration // how often heads are looked at; 1 s
+	Poll         time.Duration // how often heads are looked at though nobody called Kick; 10 s
 	Patience     time.Duration // to the first byte of a blob that is elsewhere; 20 s (wget waits 60)
 	Stall        time.Duration // without a byte from any holder, then the connection is cut; 45 s
 	Grace        time.Duration // for requests that are running when Run ends; 3 s
@@ -54,7 +54,7 @@ func (c Config) withDefaults() Config {
 			*d = v
 		}
 	}
-	def(&c.Poll, time.Second)
+	def(&c.Poll, 10*time.Second)
 	def(&c.Patience, 20*time.Second)
 	def(&c.Stall, 45*time.Second)
 	def(&c.Grace, 3*time.Second)

@@ -43,6 +43,8 @@ type book struct {
 	mu    sync.Mutex
 	peers map[peer.ID]*entry
 	dirty bool // differs from the file in what the file holds
+	// changed has a word for the one that writes the file whenever dirty was set.
+	changed chan struct{}
 }
 
 type entry struct {
@@ -58,7 +60,18 @@ type entry struct {
 	since   time.Time // of the first of the failures in a row
 }
 
-func newBook(self peer.ID) *book { return &book{self: self, peers: map[peer.ID]*entry{}} }
+func newBook(self peer.ID) *book {
+	return &book{self: self, peers: map[peer.ID]*entry{}, changed: make(chan struct{}, 1)}
+}
+
+// touch notes, with the book locked, that the file is no longer right.
+func (b *book) touch() {
+	b.dirty = true
+	select {
+	case b.changed <- struct{}{}:
+	default:
+	}
+}
 
 // addStatic notes a configured peer.
 func (b *book) addStatic(info peer.AddrInfo) {
@@ -122,7 +135,7 @@ func (b *book) connected(id peer.ID, addrs []ma.Multiaddr, now time.Time) {
 	e := b.entry(id)
 	merged := mergeAddrs(Dialable(addrs), e.addrs)
 	if !slices.EqualFunc(merged, e.addrs, ma.Multiaddr.Equal) || now.Sub(e.seen) > recently {
-		b.dirty = true
+		b.touch()
 	}
 	e.addrs, e.seen, e.fails, e.problem, e.since = merged, now, 0, nil, time.Time{}
 }
@@ -134,7 +147,7 @@ func (b *book) left(id peer.ID, now time.Time, jitter func(time.Duration) time.D
 	if e := b.peers[id]; e != nil {
 		e.seen, e.fails = now, 0
 		e.next = now.Add(jitter(firstRetry / 2)) // a restart takes a moment, and both sides may dial
-		b.dirty = true
+		b.touch()
 	}
 }
 
@@ -320,7 +333,7 @@ func (b *book) save(path, swarm string) error {
 	}
 	if err := replaceFile(path, text); err != nil {
 		b.mu.Lock()
-		b.dirty = true
+		b.touch()
 		b.mu.Unlock()
 		return fmt.Errorf("save the address book: %w", err)
 	}

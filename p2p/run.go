@@ -244,14 +244,17 @@ func (h *Host) saveBook(ctx context.Context) {
 	if h.cfg.AddressBook == "" {
 		return
 	}
-	t := time.NewTicker(saveDelay)
-	defer t.Stop()
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.C:
+		case <-h.book.changed:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(saveDelay):
 		}
 		err := h.book.save(h.cfg.AddressBook, h.Fingerprint())
 		if err != nil && !failing {

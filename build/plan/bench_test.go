@@ -52,12 +52,20 @@ func benchPlan(tb testing.TB, n int, rng *rand.Rand) *build.Plan {
 	return p
 }
 
+// benchCPU are as many CPU features as a processor of today tells.
+func benchCPU(n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprintf("feature%03d", i))
+	}
+	return list
+}
+
 // benchBeat is one of 100 drones: four speeds, every other one busy, every
 // tenth a laptop.
 func benchBeat(i int, busy build.Key) claims.Beat {
 	b := claims.Beat{Nick: fmt.Sprintf("drone%d", i), PeriodMS: claims.BeatMillis, Slots: 1 + i%2, Cores: 8, Accepting: true,
 		Speed: []int64{24_000, 16_000, 14_000, 8_000}[i%4] + int64(i), Steady: i%10 != 9, FreeMemMiB: 8192, DiskMiB: 50_000,
-		Builders: []build.Builder{build.BuilderSample}, Instance: uint64(i + 1)}
+		Builders: []build.Builder{build.BuilderSample}, Instance: uint64(i + 1), Arch: "amd64", Features: benchCPU(130)}
 	if !b.Steady {
 		b.UntilS = 3600
 	}
@@ -86,6 +94,7 @@ func benchSwarm(tb testing.TB) (*claims.Replica, claims.Now) {
 		return r
 	}
 	r := drone(1)
+	r.Step(now, claims.Post{Body: claims.NewTarget(build.Target{Name: "t", Version: 1, State: build.TargetLive, Arch: "amd64", CPU: benchCPU(40), Bundle: "b"})})
 	round := build.Round{ID: "r1", Target: "t", Priority: build.Normal, State: build.RoundOpen, Counter: 1, Jobs: len(p.Jobs), PlanCID: "in-a-blob"}
 	r.Step(now, claims.Post{Body: claims.NewRound(round)})
 	r.Step(now, claims.PlanLoaded{Round: "r1", Plan: p})

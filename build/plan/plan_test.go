@@ -173,3 +173,28 @@ func TestForecastLeavesOutWhatNobodyWillBuild(t *testing.T) {
 		t.Errorf("%d forecasts of jobs behind a blocked or an unknown one", len(f))
 	}
 }
+
+func TestAJobGoesToADroneThatItsTargetRunsOn(t *testing.T) {
+	j := job("lib", 60_000)
+	fast, old, able := peer("fast", 9000), peer("old", 5000), peer("able", 1000)
+	fast.Beat.Arch = "arm64"
+	old.Beat.Arch, old.Beat.Features = "amd64", []string{"sse2"}
+	able.Beat.Arch, able.Beat.Features = "amd64", []string{"avx2", "sse2"}
+	peers := []claims.Peer{able, fast, old}
+	i := info(j, claims.JobReady)
+	i.For = &build.Target{Name: "t", State: build.TargetLive, Arch: "amd64", CPU: []string{"avx2"}}
+	if a := Forecast([]claims.JobInfo{i}, peers)[j.Key]; a.Peer != "able" {
+		t.Errorf("the forecast gives it to %q", a.Peer)
+	}
+	var s Scheduler
+	for _, self := range []string{"fast", "able", "old"} {
+		_, ok, _ := s.Next(&View{Ready: []claims.Candidate{{Job: j, For: i.For, Work: i.Work}}, Peers: peers}, self)
+		if ok != (self == "able") {
+			t.Errorf("%s takes it: %v", self, ok)
+		}
+	}
+	i.For = nil
+	if a := Forecast([]claims.JobInfo{i}, peers)[j.Key]; a.Peer != "fast" {
+		t.Errorf("without a target the fastest is %q", a.Peer)
+	}
+}

@@ -30,7 +30,7 @@ type Catalog struct {
 	Fetch  func(context.Context, cid.Cid) error // into Store
 	Stream *exchange.Fetcher
 	Log    *slog.Logger
-	Moved  func() // a head changed
+	Moved  func() // a head changed, or what peers hold
 
 	mu        sync.Mutex
 	heads     map[string]release.Channel // by target/channel
@@ -94,9 +94,9 @@ func (c *Catalog) refresh(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
+	moved := !maps.Equal(c.live, live) // a head that waited for a holder may be whole now
 	c.live = live
 	c.mu.Unlock()
-	moved := false
 	for _, h := range heads {
 		moved = c.follow(ctx, h) || moved
 	}
