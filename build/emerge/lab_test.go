@@ -44,7 +44,7 @@ func labMachine(t *testing.T, world string, installed ...string) Config {
 }
 
 // install writes an entry of the package database, as Portage leaves it.
-func install(t *testing.T, eroot string, n int, line string) {
+func install(t testing.TB, eroot string, n int, line string) {
 	t.Helper()
 	words := strings.SplitN(line, " ", 3)
 	cpv, slot, _ := strings.Cut(words[0], ":")
