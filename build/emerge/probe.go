@@ -81,7 +81,18 @@ func (r *Roots) try(ctx context.Context, dir, port string, network bool) (string
 	if os.Geteuid() == 0 {
 		s.Machine = &sandbox.Machine{}
 	} else {
-		s.Lower = []string{"/"} // an ordinary user's view of it
+		// An ordinary user's overlay takes no root that others are mounted in: a
+		// root of links into the machine's /usr will do to find out.
+		lower := filepath.Join(dir, "lower")
+		if err := os.Mkdir(lower, 0o755); err != nil {
+			return "", err
+		}
+		for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
+			if err := os.Symlink("usr/"+d, filepath.Join(lower, d)); err != nil {
+				return "", err
+			}
+		}
+		s.Lower, s.Binds = []string{lower}, []sandbox.Bind{{Source: "/usr", Target: "/usr"}}
 	}
 	_, out, err := sandbox.Output(ctx, s, nil, 16<<10)
 	return string(out), err

@@ -33,7 +33,7 @@ func Main(args []string, ops map[string]Op) (code int, hidden bool) {
 	// Threads have capabilities and securebits of their own: everything below
 	// happens on one.
 	runtime.LockOSThread()
-	if os.Getuid() != 0 {
+	if len(args) > 1 && args[1] == firstStage {
 		return becomeRoot(), true
 	}
 	r, err := serve(ops)

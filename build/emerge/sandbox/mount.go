@@ -64,9 +64,11 @@ func assemble(o *order) error {
 // mountRoot mounts the overlay. Directories are named by descriptors: their
 // names may hold what separates mount options.
 func mountRoot(o *order) error {
-	opts := []string{"index=off", "metacopy=off", "redirect_dir=off", "xino=off", "volatile"}
+	opts := []string{"index=off", "metacopy=off", "xino=off", "volatile"}
 	if o.User {
-		opts = append(opts, "userxattr")
+		opts = append(opts, "userxattr") // and with it no redirects, which it forbids to name
+	} else {
+		opts = append(opts, "redirect_dir=off")
 	}
 	if o.Machine != nil {
 		host, err := mountMachine(o.Mount, o.Machine)

@@ -21,6 +21,8 @@ import (
 const (
 	self = "/proc/self/exe"
 	name = "swarm-sandbox"
+	// firstStage has no ids yet: see becomeRoot.
+	firstStage = "map"
 )
 
 // Descriptors that init is given, after the standard three.
@@ -91,6 +93,9 @@ func start(ctx context.Context, o order, flags uintptr, std Streams) (Result, er
 	defer group.remove()
 	cmd := exec.CommandContext(ctx, self)
 	cmd.Args = []string{name}
+	if o.User {
+		cmd.Args = append(cmd.Args, firstStage)
+	}
 	cmd.Env = []string{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = std.In, p.outW, p.outW
 	if std.Err != nil {

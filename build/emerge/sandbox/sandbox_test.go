@@ -41,9 +41,21 @@ func shell(dir, script string) Spec {
 	if err != nil {
 		return Spec{}
 	}
+	lower, binds := "/", []Bind{}
+	if os.Geteuid() != 0 { // an ordinary user's overlay takes no root that others are mounted in
+		lower, binds = filepath.Join(dir, "lower"), []Bind{{Source: "/usr", Target: "/usr"}}
+		if os.MkdirAll(filepath.Join(lower, "etc"), 0o755) != nil || os.WriteFile(filepath.Join(lower, "etc/hostname"), nil, 0o644) != nil {
+			return Spec{}
+		}
+		for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
+			if err := os.Symlink("usr/"+d, filepath.Join(lower, d)); err != nil && !errors.Is(err, os.ErrExist) {
+				return Spec{}
+			}
+		}
+	}
 	return Spec{
-		Lower: []string{"/"}, Upper: filepath.Join(dir, "upper"), Work: work, Mount: filepath.Join(dir, "mnt"),
-		Binds: []Bind{{Source: filepath.Join(dir, "tmp"), Target: "/tmp", Write: true}},
+		Lower: []string{lower}, Upper: filepath.Join(dir, "upper"), Work: work, Mount: filepath.Join(dir, "mnt"),
+		Binds: append(binds, Bind{Source: filepath.Join(dir, "tmp"), Target: "/tmp", Write: true}),
 		Args:  []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 	}
 }
@@ -86,7 +98,7 @@ func place(t *testing.T) string {
 func TestWhatAProgramChangesStaysInItsRoot(t *testing.T) {
 	dir := ""
 	res, out := sandboxed(t, func(s *Spec) { dir = filepath.Dir(s.Upper) },
-		"echo hello > /etc/swarm-was-here; mkdir -p /usr/swarm; rm -f /etc/hostname; echo tmp > /tmp/x; hostname; id -u; chown 250:250 /usr/swarm && stat -c %u /usr/swarm")
+		"echo hello > /etc/swarm-was-here; mkdir -p /opt/swarm; rm -f /etc/hostname; echo tmp > /tmp/x; uname -n; id -u; chown 250:250 /opt/swarm && stat -c %u /opt/swarm")
 	if res.Exit != 0 || out != "swarm\n0\n250\n" {
 		t.Errorf("exit %d, said %q", res.Exit, out)
 	}
