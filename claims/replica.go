@@ -190,9 +190,17 @@ type own struct {
 	lost     bool // another claim won; only a compiling build goes on then
 }
 
-// Counters count what was refused, by reason.
+// Counters count the records that were refused since this process began, by
+// reason. The first and the last are of what did not come as far as the replica:
+// who owns it fills them in.
 type Counters struct {
-	Invalid, Future, Quota, Banned, Stale uint64
+	Malformed uint64 `json:"malformed"` // messages with a record of a wrong form, size or signature
+	Invalid   uint64 `json:"invalid"`   // the body breaks a rule, or the author may not write the key
+	Future    uint64 `json:"future"`    // stamped too far ahead
+	Banned    uint64 `json:"banned"`    // its author is banned
+	Quota     uint64 `json:"quota"`     // its author has its share of the board
+	Stale     uint64 `json:"stale"`     // claims of jobs that are done
+	Flood     uint64 `json:"flood"`     // messages above what one peer or author may send
 }
 
 // Replica is one peer's board. It is not safe for concurrent use.

@@ -44,7 +44,9 @@ type Snapshot struct {
 	Orders   []Order   `json:"orders"` // in force, newest first
 	Blobs    Blobs     `json:"blobs"`
 	Records  int       `json:"records"`
-	Warnings []string  `json:"warnings"`
+	// Refused counts what peers sent and this one did not take, since it began.
+	Refused  claims.Counters `json:"refused"`
+	Warnings []string        `json:"warnings"`
 	// Issues are the root causes that want attention, the gravest first. AtMS
 	// is when the snapshot was taken, on this peer's wall clock.
 	Issues []Issue `json:"issues"`
@@ -210,7 +212,7 @@ func Of(r *claims.Replica, now claims.Now) Snapshot {
 
 func (l *look) snapshot() Snapshot {
 	r := l.r
-	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count(),
+	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count(), Refused: r.Refused,
 		Issues: []Issue{}, Orders: l.inForce(), AtMS: l.now.Wall}
 	holdings := blobCounts(r, l.peers, &s)
 	strangers := r.Strangers()

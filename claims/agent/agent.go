@@ -25,7 +25,6 @@ const (
 	// Topic is the gossip topic of records and Beats.
 	Topic = "/swarm/board/1"
 
-	inboxLen     = 1024
 	outboxLen    = 1024 // messages of the exchange to one peer: 190 MiB of records
 	maxBatch     = 256  // events between two writes of the journal
 	planRetry    = 5 * time.Second
@@ -66,7 +65,6 @@ type Agent struct {
 	cfg     Config
 	replica *claims.Replica
 	intake  *intake
-	inbox   chan letter
 	calls   chan call
 	orders  *mailbox[Order]
 	done    chan struct{}
@@ -90,7 +88,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	rng := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	a := &Agent{
-		cfg: cfg, intake: newIntake(), inbox: make(chan letter, inboxLen), calls: make(chan call),
+		cfg: cfg, intake: newIntake(), calls: make(chan call),
 		orders: newMailbox[Order](), done: make(chan struct{}),
 	}
 	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng, Mark: mark}, recs, cfg.Clock.Now())
@@ -114,6 +112,7 @@ type call struct {
 // returns nil, what the events put on the board is in the journal.
 func (a *Agent) Do(ctx context.Context, f func(*claims.Replica, claims.Now) []claims.Event) error {
 	c := call{done: make(chan struct{}), run: func() {
+		a.intake.count(&a.replica.Refused)
 		for _, ev := range f(a.replica, a.cfg.Clock.Now()) {
 			a.loop.step(ev)
 		}
@@ -197,6 +196,7 @@ func (a *Agent) drain(ctx context.Context) error {
 func (a *Agent) onRequest(ctx context.Context, from string, req []byte) ([]byte, error) {
 	size := max(leastCharge, len(req))
 	if err := a.intake.await(ctx, from, size); err != nil {
+		a.intake.flood.Add(1)
 		return nil, err
 	}
 	m, err := claims.DecodeSync(req)
@@ -205,19 +205,12 @@ func (a *Agent) onRequest(ctx context.Context, from string, req []byte) ([]byte,
 		list, err = a.intake.check(m.Records)
 	}
 	if err != nil {
+		a.intake.malformed.Add(1)
 		a.intake.release(from, size)
 		return nil, err
 	}
 	m.Records = nil
 	evs, _ := events(from, list)
-	select {
-	case a.inbox <- letter{append(evs, claims.Synced{From: from, Msg: m}), from, size}:
-		return nil, nil
-	case <-a.done:
-		err = ErrStopped
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	a.intake.release(from, size)
-	return nil, err
+	a.intake.put(letter{append(evs, claims.Synced{From: from, Msg: m}), from, size})
+	return nil, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,7 +19,7 @@ const (
 	checkPart = 16
 	// peerShare is how much of one peer may wait for the loop, in bytes, and
 	// leastCharge what the smallest message counts for. So a peer that floods
-	// fills its own share, never the inbox.
+	// fills its own share, never another's.
 	peerShare   = 2 << 20
 	leastCharge = 4 << 10
 	// mostWaiting is how many messages of one peer wait for room in its share;
@@ -34,12 +35,19 @@ type letter struct {
 }
 
 // intake checks what peers send, on as many goroutines as there are CPUs, and
-// keeps the account of what waits for the loop.
+// keeps what waits for the loop. The loop takes of each peer in turn, so that
+// what an honest one sends waits for one message of every other, however many
+// those have sent.
 type intake struct {
-	busy chan struct{} // one for each check under way
+	busy  chan struct{} // one for each check under way
+	ready chan struct{} // has a word when letters wait
+
+	malformed, flood atomic.Uint64 // messages refused
 
 	mu    sync.Mutex
 	peers map[string]*account // of peers with something waiting
+	turns []*account          // of those with letters, in the order of their turns
+	rates rates
 }
 
 // account is one peer's part of what waits.
@@ -47,10 +55,69 @@ type account struct {
 	used    int           // bytes
 	waiting int           // messages that wait for room
 	freed   chan struct{} // closed when room was made
+	letters []letter
 }
 
 func newIntake() *intake {
-	return &intake{busy: make(chan struct{}, runtime.GOMAXPROCS(0)), peers: map[string]*account{}}
+	return &intake{busy: make(chan struct{}, runtime.GOMAXPROCS(0)), ready: make(chan struct{}, 1), peers: map[string]*account{}}
+}
+
+// count fills in what the replica does not see.
+func (in *intake) count(c *claims.Counters) {
+	c.Malformed, c.Flood = in.malformed.Load(), in.flood.Load()
+}
+
+// put queues a letter that was admitted.
+func (in *intake) put(l letter) {
+	in.mu.Lock()
+	acc := in.account(l.from)
+	if len(acc.letters) == 0 {
+		in.turns = append(in.turns, acc)
+	}
+	acc.letters = append(acc.letters, l)
+	in.mu.Unlock()
+	in.wake()
+}
+
+func (in *intake) wake() {
+	select {
+	case in.ready <- struct{}{}:
+	default:
+	}
+}
+
+// next takes a letter of the peer whose turn it is.
+func (in *intake) next() (letter, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.turns) == 0 {
+		return letter{}, false
+	}
+	acc := in.turns[0]
+	in.turns = in.turns[1:]
+	l := acc.letters[0]
+	if acc.letters = acc.letters[1:]; len(acc.letters) > 0 {
+		in.turns = append(in.turns, acc)
+	}
+	return l, true
+}
+
+// gossiped reports whether a message of so many records may come in from a
+// peer, and later whether each author's may: see rates.
+func (in *intake) gossiped(from string, records int, now int64) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.rates.take(from, "", records, now)
+}
+
+func (in *intake) authored(from string, list []checked, now int64) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	ok := true
+	for _, c := range list {
+		ok = in.rates.take(from, c.rec.Author(), 1, now) && ok
+	}
+	return ok
 }
 
 // admit counts a message against its sender's share; false = there is no room.
@@ -187,24 +254,27 @@ func events(from string, list []checked) (evs []claims.Event, invalid int) {
 func (a *Agent) validate(from string, data []byte) gossip.Verdict {
 	var raws [][]byte
 	if err := build.Unmarshal(data, &raws); err != nil || len(raws) == 0 {
+		a.intake.malformed.Add(1)
 		return gossip.Reject
 	}
-	size := max(leastCharge, len(data))
-	if !a.intake.admit(from, size) {
+	size, now := max(leastCharge, len(data)), a.cfg.Clock.Now().Boot
+	if !a.intake.gossiped(from, len(raws), now) || !a.intake.admit(from, size) {
+		a.intake.flood.Add(1)
 		return gossip.Ignore
 	}
 	list, err := a.intake.check(raws)
 	if err != nil {
+		a.intake.malformed.Add(1)
 		a.intake.release(from, size)
 		return gossip.Reject
 	}
-	evs, invalid := events(from, list)
-	select {
-	case a.inbox <- letter{evs, from, size}:
-	default:
+	if !a.intake.authored(from, list, now) {
+		a.intake.flood.Add(1)
 		a.intake.release(from, size)
 		return gossip.Ignore
 	}
+	evs, invalid := events(from, list)
+	a.intake.put(letter{evs, from, size})
 	if invalid > 0 {
 		return gossip.Ignore // not ours to pass on
 	}

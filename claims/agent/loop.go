@@ -57,8 +57,7 @@ func (l *loop) run(ctx context.Context) error {
 				l.farewell()
 			}
 			return l.flush()
-		case m := <-a.inbox:
-			l.take(m)
+		case <-a.intake.ready:
 			l.drainInbox()
 		case c := <-a.calls:
 			c.run()
@@ -79,16 +78,16 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-// drainInbox steps what else waits, so that one journal write serves all.
+// drainInbox steps what waits, so that one journal write serves all.
 func (l *loop) drainInbox() {
 	for range maxBatch {
-		select {
-		case m := <-l.a.inbox:
-			l.take(m)
-		default:
+		m, ok := l.a.intake.next()
+		if !ok {
 			return
 		}
+		l.take(m)
 	}
+	l.a.intake.wake() // there may be more; others have their turn first
 }
 
 func (l *loop) take(m letter) {
