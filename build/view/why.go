@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,7 +42,12 @@ type DroneWord struct {
 	Nick   string `json:"nick"`
 	Could  bool   `json:"could"` // it would take the job if the plan gave it
 	Reason string `json:"reason"`
+
+	paused bool
 }
+
+// notADrone is what claims.Replica.Fits says of a peer that builds nothing.
+const notADrone = "it is not a drone"
 
 // DroneWhy answers "why does this drone do nothing?".
 type DroneWhy struct {
@@ -111,6 +117,7 @@ func word(r *claims.Replica, p *claims.Peer, info *claims.JobInfo, forecast map[
 		return no("%s", why)
 	}
 	if why, paused := r.Paused(p.ID); paused {
+		d.paused = true
 		return no("%s", why)
 	}
 	if why, declined := r.Declined(k, p.ID, now); declined {
@@ -152,7 +159,10 @@ func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*
 	case claims.JobAway:
 		w.Sentence = "it is built, and the peers that hold it are away"
 		w.Next = "they come back, or it is built again 15 minutes after they were last heard of"
-	case claims.JobBuilding, claims.JobClaimed:
+	case claims.JobClaimed:
+		w.Sentence = fmt.Sprintf("%s has claimed it and prepares the build (%s)", r.Name(info.Holder), cmp.Or(info.Beat.Phase, "fetch"))
+		w.Next, w.NextMS = "it compiles, and the build ends", forecast[w.Key].Finish
+	case claims.JobBuilding:
 		w.Sentence = fmt.Sprintf("%s has it (%s)", r.Name(info.Holder), info.Beat.Phase)
 		w.Next, w.NextMS = "the build ends", forecast[w.Key].Finish
 		w.Do = "swarm logs -f " + w.CPV
@@ -160,6 +170,10 @@ func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*
 		w.blockedBy(r, byKey[info.Cause])
 	case claims.JobUnfit:
 		w.Sentence = "no drone that is here can build it"
+		if i := slices.IndexFunc(w.Drones, func(d DroneWord) bool { return d.Reason != notADrone }); i >= 0 {
+			w.Sentence += "; " + w.Drones[i].Nick + ": " + w.Drones[i].Reason
+		}
+		w.Do = "swarm peers"
 		w.Next = "a drone that can joins, or frees memory or disk"
 	case claims.JobReady:
 		a, planned := forecast[w.Key]
@@ -169,6 +183,9 @@ func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*
 		}
 		if could := slices.ContainsFunc(w.Drones, func(d DroneWord) bool { return d.Could }); !could {
 			w.Sentence = "it is ready, and every drone has a reason not to take it"
+			if slices.ContainsFunc(w.Drones, func(d DroneWord) bool { return d.paused }) {
+				w.Do = "swarm resume"
+			}
 		}
 	case claims.JobWaiting:
 		w.waiting(forecast)

@@ -165,56 +165,56 @@ func TestAnAuthorSaysNoMoreThanItsShareByGossip(t *testing.T) {
 // one would wait for the flooder's whole share, half a second.
 func TestAFloodLeavesAnHonestMembersLatencyWithinTwice(t *testing.T) {
 	const serves, link, honestly = time.Millisecond, 5 * time.Millisecond, 100
-	worst := func(t *testing.T, flood bool) (worst time.Duration, refused uint64) {
-		a := idle(t)
-		msg := message(t, sealed(t, p2ptest.Identity(2).PrivateKey(), claims.Directive{Verb: claims.VerbPause, Scope: "x"}))
-		own := message(t, sealed(t, p2ptest.Identity(3).PrivateKey(), claims.Directive{Verb: claims.VerbPause, Scope: "y"}))
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		defer func() { cancel(); wg.Wait() }()
-		served := make(chan struct{})
-		wg.Go(func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-a.intake.ready:
-				}
-				for m, ok := a.intake.next(); ok; m, ok = a.intake.next() {
-					time.Sleep(serves)
-					a.intake.release(m.from, m.size)
-					if m.from == "honest" {
-						served <- struct{}{}
-					}
-					if ctx.Err() != nil {
-						return
-					}
-				}
-			}
-		})
-		if flood {
+	synctest.Test(t, func(t *testing.T) {
+		worst := func(flood bool) (worst time.Duration, refused uint64) {
+			a := idle(t)
+			msg := message(t, sealed(t, p2ptest.Identity(2).PrivateKey(), claims.Directive{Verb: claims.VerbPause, Scope: "x"}))
+			own := message(t, sealed(t, p2ptest.Identity(3).PrivateKey(), claims.Directive{Verb: claims.VerbPause, Scope: "y"}))
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			defer func() { cancel(); wg.Wait() }()
+			served := make(chan struct{})
 			wg.Go(func() {
-				for ctx.Err() == nil {
-					a.validate("flooder", msg)
-					time.Sleep(serves / 5)
+				for {
+					select {
+					case <-ctx.Done():
+						return
+					case <-a.intake.ready:
+					}
+					for m, ok := a.intake.next(); ok; m, ok = a.intake.next() {
+						time.Sleep(serves)
+						a.intake.release(m.from, m.size)
+						if m.from == "honest" {
+							served <- struct{}{}
+						}
+						if ctx.Err() != nil {
+							return
+						}
+					}
 				}
 			})
-		}
-		for range honestly {
-			time.Sleep(2 * serves)
-			began := time.Now()
-			time.Sleep(link)
-			if v := a.validate("honest", own); v != gossip.Accept {
-				t.Fatalf("verdict %v", v)
+			if flood {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						a.validate("flooder", msg)
+						time.Sleep(serves / 5)
+					}
+				})
 			}
-			<-served
-			worst = max(worst, time.Since(began))
+			for range honestly {
+				time.Sleep(2 * serves)
+				began := time.Now()
+				time.Sleep(link)
+				if v := a.validate("honest", own); v != gossip.Accept {
+					t.Fatalf("verdict %v", v)
+				}
+				<-served
+				worst = max(worst, time.Since(began))
+			}
+			return worst, a.intake.flood.Load()
 		}
-		return worst, a.intake.flood.Load()
-	}
-	synctest.Test(t, func(t *testing.T) {
-		calm, _ := worst(t, false)
-		flooded, refused := worst(t, true)
+		calm, _ := worst(false)
+		flooded, refused := worst(true)
 		if flooded > 2*calm || refused == 0 {
 			t.Errorf("an honest message takes %s, beside a flood %s; %d of the flood were refused", calm, flooded, refused)
 		}

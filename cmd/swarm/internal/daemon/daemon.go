@@ -436,7 +436,7 @@ func findJob(r *claims.Replica, name string, now claims.Now) (*build.Job, error)
 	}
 	slices.Sort(list)
 	return nil, &control.Error{Kind: control.KindUsage, Message: build.OneLine(name+" names several jobs: "+strings.Join(list, ", "), 400),
-		Hint: "give the key instead of the name: swarm logs " + hits[0].Key.Short()}
+		Hint: "give a key instead of the name, such as " + hits[0].Key.Short()}
 }
 
 // Log copies a job's log: live from whoever builds it, else the kept blob.
