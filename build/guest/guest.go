@@ -423,8 +423,12 @@ func (g *Guest) wanted(now Now, r *Reading, builds []Build, v *Verdict) {
 	v.Return = append(v.Return, Return{least.Key, why})
 }
 
-// Span writes a duration for people, in two units at the most.
+// Span writes a duration for people, in two units at the most, rounded up: an
+// hour's pause is one hour when it begins.
 func Span(d time.Duration) string {
+	if d >= 2*time.Minute {
+		d = (d + time.Minute - 1).Truncate(time.Minute)
+	}
 	switch {
 	case d >= 24*time.Hour:
 		return fmt.Sprintf("%d d %d h", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)

@@ -268,7 +268,6 @@ func (x *process) dropCgroup() error {
 	for range 100 { // the last exit is counted a moment after the process is gone
 		if err = removeTree(x.cgroup); err == nil || errors.Is(err, fs.ErrNotExist) {
 			_ = os.Remove(filepath.Dir(x.cgroup)) // the last one takes the group along
-			x.cgroup = ""
 			return nil
 		}
 		pause()

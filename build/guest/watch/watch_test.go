@@ -169,9 +169,10 @@ func (m *machine) Inhibit(what, who, why, mode string) (dbus.UnixFD, *dbus.Error
 	defer m.mu.Unlock()
 	m.delays = append(m.delays, r)
 	m.t.Cleanup(func() { _ = r.Close() })
+	fd := w.Fd()
 	// The reply carries a copy; this one goes when that is on its way.
 	time.AfterFunc(200*time.Millisecond, func() { _ = w.Close() })
-	return dbus.UnixFD(w.Fd()), nil
+	return dbus.UnixFD(fd), nil
 }
 
 // set changes a property of logind's, which tells those who listen.
@@ -227,6 +228,11 @@ func (f *fake) note(do func()) {
 	f.mu.Lock()
 	do()
 	f.mu.Unlock()
+	f.poke()
+}
+
+// poke has until look again.
+func (f *fake) poke() {
 	select {
 	case f.changed <- struct{}{}:
 	default:
@@ -392,7 +398,12 @@ func TestAMachineSleepsOnlyWhenItsBuildsAreFrozenAndOthersKnow(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.until(t, "awake", f.is(guest.Full, ""))
-	f.until(t, "the next sleep is delayed, too", func() bool { m.mu.Lock(); defer m.mu.Unlock(); f.changed <- struct{}{}; return len(m.delays) > 1 })
+	f.until(t, "the next sleep is delayed, too", func() bool {
+		f.poke() // logind's side tells nobody: look again
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.delays) > 1
+	})
 }
 
 func TestAPauseIsRememberedOverRestarts(t *testing.T) {
@@ -404,7 +415,7 @@ func TestAPauseIsRememberedOverRestarts(t *testing.T) {
 	if err := w.Pause(t.Context(), time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	f.until(t, "paused", f.is(guest.Frozen, "paused here for 60 min more"))
+	f.until(t, "paused", f.is(guest.Frozen, "paused here for 1 h 0 min more"))
 	again := newFake()
 	w = m.start(again, set)
 	again.until(t, "still paused", again.is(guest.Frozen, "paused here"))

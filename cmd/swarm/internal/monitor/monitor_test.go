@@ -164,11 +164,16 @@ func open(t *testing.T, d Daemon, width, height int) *terminal {
 		}
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { x.ended <- Run(ctx, d, tty, tty) }()
+	go func() {
+		defer close(x.ended)
+		x.ended <- Run(ctx, d, tty, tty)
+	}()
 	t.Cleanup(func() {
 		cancel()
+		for range x.ended { // it still writes to the terminal
+		}
 		_ = x.screen.Close()
-		_, _ = ptm.Close(), tty.Close()
+		_ = ptm.Close() // the other side stays: bubbletea does not say when its reader is gone
 	})
 	return x
 }
@@ -187,16 +192,25 @@ func (x *terminal) text() string {
 func (x *terminal) until(pattern string) string {
 	x.t.Helper()
 	re := regexp.MustCompile(pattern)
+	s, ok := x.wait(re.MatchString)
+	if !ok {
+		x.t.Fatalf("no screen matches %q; the last:\n%s", pattern, s)
+	}
+	return s
+}
+
+// wait waits for a screen that is as it should be; else it returns the last.
+func (x *terminal) wait(good func(string) bool) (string, bool) {
 	late := time.After(20 * time.Second)
 	for {
 		s := x.text()
-		if re.MatchString(s) {
-			return s
+		if good(s) {
+			return s, true
 		}
 		select {
 		case <-x.drawn:
 		case <-late:
-			x.t.Fatalf("no screen matches %q; the last:\n%s", pattern, s)
+			return s, false
 		}
 	}
 }
@@ -210,23 +224,29 @@ func (x *terminal) keys(s string) {
 
 var clock = regexp.MustCompile(`\d\d:\d\d:\d\d(\n|$)`)
 
-// recorded compares a screen with the one on file.
-func recorded(t *testing.T, name, screen string) {
-	t.Helper()
-	screen = strings.TrimRight(clock.ReplaceAllString(screen, "HH:MM:SS$1"), "\n") + "\n"
+// recorded waits for the screen on file: it may be drawn in pieces. Recorded
+// anew is what matches the pattern, half a second later.
+func (x *terminal) recorded(name, pattern string) {
+	x.t.Helper()
 	path := filepath.Join("testdata", name+".txt")
+	masked := func(s string) string {
+		return strings.TrimRight(clock.ReplaceAllString(s, "HH:MM:SS$1"), "\n") + "\n"
+	}
 	if *update {
-		if err := os.WriteFile(path, []byte(screen), 0o644); err != nil {
-			t.Fatal(err)
+		x.until(pattern)
+		settled := time.After(500 * time.Millisecond)
+		<-settled
+		if err := os.WriteFile(path, []byte(masked(x.text())), 0o644); err != nil {
+			x.t.Fatal(err)
 		}
 		return
 	}
 	want, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		x.t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), screen); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
+	if s, ok := x.wait(func(s string) bool { return masked(s) == string(want) }); !ok {
+		x.t.Errorf("%s (-want +got):\n%s", name, cmp.Diff(string(want), masked(s)))
 	}
 }
 
@@ -237,10 +257,10 @@ func TestEveryTabOnATerminal(t *testing.T) {
 		x := open(t, d, size[0], size[1])
 		for i, want := range []string{"PEER +STATE", "PACKAGE +STATE", "PACKAGE +PEER", "TARGET +RELEASE", "PEER +STATE +BLOBS", "nas joined"} {
 			x.keys(fmt.Sprint(i + 1))
-			recorded(t, fmt.Sprintf("%dx%d-%s", size[0], size[1], tabNames[i]), x.until(want))
+			x.recorded(fmt.Sprintf("%dx%d-%s", size[0], size[1], tabNames[i]), want)
 		}
 		x.keys("?")
-		recorded(t, fmt.Sprintf("%dx%d-help", size[0], size[1]), x.until("balance: what"))
+		x.recorded(fmt.Sprintf("%dx%d-help", size[0], size[1]), "balance: what")
 		x.keys("\x1b")
 		x.until("nas joined")
 		x.keys("q")
@@ -273,7 +293,7 @@ func TestALogIsFollowedAndTheFirstErrorFound(t *testing.T) {
 	x.keys("l")
 	x.until("(?s)log of .*after")
 	x.keys("e")
-	recorded(t, "log-error", x.until("a.c:1:2: error"))
+	x.recorded("log-error", "a.c:1:2: error")
 	close(d.hold)
 	x.keys("G")
 	x.until("end of the log")
