@@ -32,6 +32,7 @@ type keptRoots struct {
 	sets      []packageSet // the known ones
 	installMS int64
 	setup     map[build.Key]int64
+	unknown   []build.Key // jobs of said that no plan here listed yet
 }
 
 // packageSet is a set of packages of which the places are known.
@@ -72,13 +73,17 @@ func (a *Affinity) Setup(peers []claims.Peer, job func(build.Key) *build.Job) fu
 		}
 		some = true
 		kept := a.peers[p.ID]
-		if kept != nil && kept.installMS == p.Beat.InstallMS && slices.EqualFunc(kept.said, p.Beat.Roots, slices.Equal[[]byte]) {
+		if kept != nil && kept.installMS == p.Beat.InstallMS && slices.EqualFunc(kept.said, p.Beat.Roots, slices.Equal[[]byte]) &&
+			!slices.ContainsFunc(kept.unknown, func(k build.Key) bool { return job(k) != nil }) {
 			continue
 		}
 		kept = &keptRoots{said: p.Beat.Roots, installMS: p.Beat.InstallMS, setup: map[build.Key]int64{}}
 		for _, b := range p.Beat.Roots {
-			if s := a.set(build.Key(hex.EncodeToString(b)), job); s.size > 0 {
+			k := build.Key(hex.EncodeToString(b))
+			if s := a.set(k, job); s.size > 0 {
 				kept.sets = append(kept.sets, s)
+			} else if job(k) == nil {
+				kept.unknown = append(kept.unknown, k)
 			}
 		}
 		a.peers[p.ID] = kept

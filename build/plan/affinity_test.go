@@ -69,6 +69,19 @@ func TestARootStartsFromTheLargestKeptOneThatIsASubset(t *testing.T) {
 	}
 }
 
+func TestARootCountsAsSoonAsItsJobIsKnown(t *testing.T) {
+	want := rooted("want", "a", "b")
+	jobs := map[build.Key]*build.Job{}
+	find := func(k build.Key) *build.Job { return jobs[k] }
+	peers := []claims.Peer{keeps("p", want)}
+	var a Affinity
+	a.Setup(peers, find) // the Beat came before the plan
+	jobs[want.Key] = want
+	if got := a.Setup(peers, find)(want.Key, "p"); got != 0 {
+		t.Errorf("%d ms for a root that is kept", got)
+	}
+}
+
 func TestWhatADroneKeepsFollowsItsNewestBeat(t *testing.T) {
 	small, want := rooted("small", "a"), rooted("want", "a", "b")
 	find := func(k build.Key) *build.Job { return map[build.Key]*build.Job{small.Key: small, want.Key: want}[k] }
