@@ -43,7 +43,7 @@ func TestCurlAndWgetGetTheRightBytesInOneResponse(t *testing.T) {
 			}
 			cat := httpgatewaytest.New(t)
 			asked := &requests{}
-			_, addr, stop := serve(t, cat, func(c *httpgateway.Config) { c.Log = slog.New(asked) })
+			_, addr, stop := serve(t, cat, func(c *httpgateway.Config) { c.Log, c.Stall = slog.New(asked), time.Second })
 			defer func() { _ = stop() }()
 			data := content(3<<20, 5)
 			e := httpgatewaytest.Entry(t, "x/far-1", data)

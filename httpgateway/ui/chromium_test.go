@@ -206,8 +206,12 @@ func TestAPersonAtTheBrowser(t *testing.T) {
 	// Keys and the filter.
 	do(ctx, t, chromedp.KeyEvent("2"))
 	seen(ctx, t, "key 2 opens the packages", "location.pathname === '/-/packages' && !!document.querySelector('#matrix table')")
+	seen(ctx, t, "its script runs", text("#link")+" === 'live'")
 	do(ctx, t, chromedp.KeyEvent("/"))
 	seen(ctx, t, "key / goes to the filter", "document.activeElement?.id === 'q'")
+	// The driver sends a key and its character one after the other: the "/" may
+	// have come into the field, as it does not when a person types.
+	seen(ctx, t, "what is in it is selected", "document.activeElement.select() === undefined")
 	do(ctx, t, chromedp.KeyEvent("openssl"))
 	seen(ctx, t, "the filter acts as one types", "document.querySelectorAll('#matrix tbody tr').length === 1 && "+text("#matrix")+".includes('dev-libs/openssl')")
 	do(ctx, t, chromedp.Click("#matrix tbody a"))

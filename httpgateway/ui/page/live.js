@@ -52,25 +52,25 @@
   const busy = id => { const f = $("#" + id + " form"); return f && f.contains(document.activeElement); };
 
   // Filters act as one types: the page is loaded for the new query and its
-  // sections are put in place.
-  for (const f of all("form[data-auto]")) {
-    let timer = 0, turn = 0;
-    const go = async () => {
-      const q = new URLSearchParams();
-      for (const [k, v] of new FormData(f)) if (v) q.set(k, v);
-      const url = f.getAttribute("action") + (q.size ? "?" + q : ""), mine = ++turn;
-      try {
-        const res = await fetch(url, { headers: { Accept: "text/html" } });
-        const doc = new DOMParser().parseFromString(await res.text(), "text/html");
-        if (mine !== turn) return;
-        history.replaceState(null, "", url);
-        for (const s of all("main > section", doc)) if (!$("#" + s.id)?.contains(f)) put(s.id, s.innerHTML);
-        if (live) live.again();
-      } catch { say("off", "this peer does not answer"); }
-    };
-    f.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(go, 180); });
-    f.addEventListener("submit", e => { e.preventDefault(); clearTimeout(timer); go(); });
-  }
+  // sections are put in place. A form may have been put in place, too: events
+  // are heard where they end up.
+  let typed = 0, turn = 0;
+  const go = async f => {
+    const q = new URLSearchParams();
+    for (const [k, v] of new FormData(f)) if (v) q.set(k, v);
+    const url = f.getAttribute("action") + (q.size ? "?" + q : ""), mine = ++turn;
+    try {
+      const res = await fetch(url, { headers: { Accept: "text/html" } });
+      const doc = new DOMParser().parseFromString(await res.text(), "text/html");
+      if (mine !== turn) return;
+      history.replaceState(null, "", url);
+      for (const s of all("main > section", doc)) if (!$("#" + s.id)?.contains(f)) put(s.id, s.innerHTML);
+      if (live) live.again();
+    } catch { say("off", "this peer does not answer"); }
+  };
+  const filter = e => e.target.closest("form[data-auto]");
+  document.addEventListener("input", e => { const f = filter(e); if (f) { clearTimeout(typed); typed = setTimeout(go, 180, f); } });
+  document.addEventListener("submit", e => { const f = filter(e); if (f) { e.preventDefault(); clearTimeout(typed); go(f); } });
 
   // A log that is being written.
   const log = $("[data-follow]");
