@@ -41,25 +41,32 @@ func readSecret(path string) ([]byte, error) {
 // writeSecret creates path with mode 0600, durable on return, and whole or not
 // at all. An existing file is fs.ErrExist and stays as it is.
 func writeSecret(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".secret-*") // 0600 by CreateTemp's contract
+	tmp, err := writeTemp(filepath.Dir(path), b)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	if _, err := f.Write(b); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
+	defer os.Remove(tmp)
 	// Link, not rename: rename would replace what is there.
-	if err := os.Link(f.Name(), path); err != nil {
+	if err := os.Link(tmp, path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// writeTemp makes a durable file of mode 0600 with a name of its own in dir.
+func writeTemp(dir string, b []byte) (string, error) {
+	f, err := os.CreateTemp(dir, ".new-*") // 0600 by CreateTemp's contract
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), nil
 }
 
 func syncDir(dir string) error {

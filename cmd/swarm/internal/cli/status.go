@@ -387,12 +387,7 @@ func runBuild(c *cli.Context, e *env, atoms []string) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range reply.Missing {
-		e.note("swarm: left out: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
-	}
-	for _, n := range reply.Dropped {
-		e.note("swarm: dropped: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
-	}
+	e.noteOmitted(reply)
 	if c.Bool("wait") {
 		err = waitRound(c, e, client, reply)
 	} else if c.Bool("json") {
@@ -409,6 +404,16 @@ func runBuild(c *cli.Context, e *env, atoms []string) error {
 		return errPartial // of what was asked for by name
 	}
 	return err
+}
+
+// noteOmitted tells what a plan does not build, and why, on stderr.
+func (e *env) noteOmitted(reply control.BuildReply) {
+	for _, n := range reply.Missing {
+		e.note("swarm: left out: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
+	}
+	for _, n := range reply.Dropped {
+		e.note("swarm: dropped: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
+	}
 }
 
 // waitRound follows a round until it is released, or can go no further.

@@ -276,12 +276,7 @@ func runFresh(c *cli.Context, e *env, atoms []string) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range reply.Missing {
-		e.note("swarm: left out: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
-	}
-	for _, n := range reply.Dropped {
-		e.note("swarm: dropped: %s: %s", render.Clean(n.Atom), render.Clean(n.Reason))
-	}
+	e.noteOmitted(reply.BuildReply)
 	switch {
 	case c.Bool("wait") && reply.Round != "":
 		err = waitRound(c, e, client, reply.BuildReply)

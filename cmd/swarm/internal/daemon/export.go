@@ -7,9 +7,7 @@ import (
 	"os"
 
 	"github.com/build-swarm/swarm/build/publish"
-	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/cas"
-	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/httpgateway/binhost"
 )
@@ -18,15 +16,8 @@ import (
 // that every gateway serves; another release has one of its own time.
 func (d *Daemon) Export(ctx context.Context, target, name string) (control.ExportReply, error) {
 	var reply control.ExportReply
-	var head *release.Channel
-	var all []claims.Listed
-	var unknown error
-	err := d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
-		unknown = knownTarget(r, target)
-		head, all = r.Channel(target, release.Stable), r.Releases(target)
-		return nil
-	})
-	if err = errors.Join(err, unknown); err != nil {
+	head, all, err := d.released(ctx, target)
+	if err != nil {
 		return reply, err
 	}
 	if head == nil {

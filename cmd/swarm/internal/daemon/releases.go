@@ -53,6 +53,18 @@ func line(r *claims.Replica, l claims.Listed, head *release.Channel, back claims
 	}
 }
 
+// released reads what a target's channel shows, nil for nothing yet, and all
+// that is listed for it.
+func (d *Daemon) released(ctx context.Context, target string) (head *release.Channel, all []claims.Listed, err error) {
+	var unknown error
+	err = d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		unknown = knownTarget(r, target)
+		head, all = r.Channel(target, release.Stable), r.Releases(target)
+		return nil
+	})
+	return head, all, errors.Join(err, unknown)
+}
+
 // knownTarget refuses a name that nothing on the board has.
 func knownTarget(r *claims.Replica, target string) error {
 	var names []string
@@ -212,15 +224,8 @@ func (d *Daemon) Mark(ctx context.Context, req control.MarkRequest) (control.Rel
 // Without a name from is what is shown, and to what is staged.
 func (d *Daemon) Diff(ctx context.Context, target, from, to string) (control.DiffReply, error) {
 	reply := control.DiffReply{Schema: view.Schema, Target: target, Failing: []control.Held{}}
-	var head *release.Channel
-	var all []claims.Listed
-	var unknown error
-	err := d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
-		unknown = knownTarget(r, target)
-		head, all = r.Channel(target, release.Stable), r.Releases(target)
-		return nil
-	})
-	if err = errors.Join(err, unknown); err != nil {
+	head, all, err := d.released(ctx, target)
+	if err != nil {
 		return reply, err
 	}
 	if to == "" {
