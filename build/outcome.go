@@ -58,6 +58,8 @@ type Outcome struct {
 	RootMillis int64 `cbor:"root_ms,omitempty" json:"root_ms,omitempty"`
 	// Phases are what the build went through, in order, and how long each took.
 	Phases []Phase `cbor:"phases,omitempty" json:"phases,omitempty"`
+	// Course is how its log grew; nil = that is not known.
+	Course *Course `cbor:"course,omitempty" json:"course,omitempty"`
 	// Provisional says that the result is not to be relied on as what its target
 	// asks for: it was built in place, or on a machine's own root.
 	Provisional bool   `cbor:"prov,omitempty" json:"provisional,omitempty"`

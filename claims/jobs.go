@@ -3,6 +3,7 @@ package claims
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/build-swarm/swarm/build"
@@ -57,6 +58,33 @@ func Left(estimate, invested int64) int64 {
 		return estimate - invested
 	}
 	return max(1, estimate/4, invested-estimate)
+}
+
+// DoneDeviation is the deviation of the logarithm of how long a build takes in
+// all, told by which part of it is done (BeatJob.Done): the further it is, the
+// surer. measured says that the package was built before, so that its log tells
+// more than the steps it counts.
+func DoneDeviation(done int64, measured bool) float64 {
+	far := -math.Log(float64(min(999, max(1, done))) / 1000)
+	if measured {
+		return doneLeast + doneMeasured*far
+	}
+	return doneLeast + doneCounted*far
+}
+
+const doneLeast, doneMeasured, doneCounted = 0.02, 0.15, 0.3
+
+// Whole is how long a build takes in all, in milliseconds, by its estimate, which
+// is off by a deviation of its logarithm, and by what its log tells (done, as in
+// BeatJob): each counts as much as it is sure.
+func Whole(estimate, invested, done int64, deviation float64, measured bool) int64 {
+	if done <= 0 || done >= 1000 || invested <= 0 || estimate <= 0 {
+		return estimate
+	}
+	far := DoneDeviation(done, measured)
+	weight := deviation * deviation / (deviation*deviation + far*far)
+	told := float64(invested) * 1000 / float64(done)
+	return max(invested+1, int64(math.Exp((1-weight)*math.Log(float64(estimate))+weight*math.Log(told))))
 }
 
 // CopiesWanted is R: three, or as many as there are peers that store.

@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -16,6 +17,10 @@ const DefaultWork = 480_000
 type history struct {
 	core []int64 // core-milliseconds, sorted
 	peak []int64 // MiB, sorted
+	// course is that of the build that began last of those that have one.
+	course *build.Course
+	began  uint64
+	key    build.Key
 }
 
 func (x *index) learn(o build.Outcome) {
@@ -23,6 +28,9 @@ func (x *index) learn(o build.Outcome) {
 	if h == nil {
 		h = &history{}
 		x.learned[o.CPV.CP()] = h
+	}
+	if o.Course != nil && o.Course.Valid() && cmp.Or(cmp.Compare(o.Started, h.began), cmp.Compare(o.Key, h.key)) >= 0 {
+		h.course, h.began, h.key = o.Course, o.Started, o.Key
 	}
 	insert := func(list []int64, v int64) []int64 {
 		n, _ := slices.BinarySearch(list, v)
@@ -115,6 +123,23 @@ func (x *index) again() float64 {
 	}
 	x.deviation = math.Sqrt(float64(square) / 1e6 / float64(weight))
 	return x.deviation
+}
+
+// Deviation of the logarithm of what a job costs.
+func (e Estimate) Deviation() float64 {
+	if e.Low <= 0 || e.High <= e.Low {
+		return 0
+	}
+	return math.Log(float64(e.High)/float64(e.Low)) / (2 * quantile90)
+}
+
+// Course is how the log of the newest build of a job's package grew; nil = nobody
+// knows.
+func (r *Replica) Course(j *build.Job) *build.Course {
+	if h := r.idx.learned[j.CPV.CP()]; h != nil {
+		return h.course
+	}
+	return nil
 }
 
 // Work estimates a job in core-milliseconds.

@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/build-swarm/swarm/build"
@@ -25,6 +26,51 @@ func TestAnOutcomeIsHeldAgainstTheOtherBuildsOfItsPackage(t *testing.T) {
 		}
 		if got := i.others(&build.Outcome{CPV: job.CPV, CoreMillis: 100}); got != x.want {
 			t.Errorf("%s: %d, want %d", name, got, x.want)
+		}
+	}
+}
+
+func TestTheNewestCourseOfAPackageCounts(t *testing.T) {
+	job := &build.Job{CPV: build.CPV{Category: "sys-devel", Name: "gcc", Version: "15"}}
+	course := func(bytes int64) *build.Course { return &build.Course{Bytes: bytes, At: make([]int64, 15)} }
+	outcomes := []build.Outcome{
+		{CPV: job.CPV, Key: "a", Started: 3, Course: course(3)},
+		{CPV: job.CPV, Key: "b", Started: 9, Course: course(9)},
+		{CPV: job.CPV, Key: "c", Started: 10, Course: &build.Course{Bytes: 10}}, // of a stranger
+		{CPV: job.CPV, Key: "d", Started: 12},
+		{CPV: job.CPV, Key: "e", Started: 5, Course: course(5)},
+	}
+	for range 2 { // whatever the order
+		slices.Reverse(outcomes)
+		x := newIndex()
+		for _, o := range outcomes {
+			x.learn(o)
+		}
+		if got := (&Replica{idx: x}).Course(job); got == nil || got.Bytes != 9 {
+			t.Errorf("course %v", got)
+		}
+	}
+	if got := (&Replica{idx: newIndex()}).Course(job); got != nil {
+		t.Errorf("of a package that nobody built: %v", got)
+	}
+}
+
+func TestAnEstimateGivesWayToTheLogAsItGrows(t *testing.T) {
+	// 100 s were estimated; the log says that it will be 200.
+	last := int64(100_000)
+	for _, done := range []int64{10, 100, 300, 500, 800, 950} {
+		got := Whole(100_000, done*200, done, 0.25, true)
+		if got < last || got > 200_000 {
+			t.Errorf("%d permille done: %d ms in all, before it was %d", done, got, last)
+		}
+		last = got
+	}
+	if last < 190_000 {
+		t.Errorf("near its end it is taken for %d ms", last)
+	}
+	for _, done := range []int64{0, 1000} {
+		if got := Whole(100_000, 50_000, done, 0.25, true); got != 100_000 {
+			t.Errorf("a log that says nothing made it %d ms", got)
 		}
 	}
 }

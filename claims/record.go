@@ -68,6 +68,9 @@ type BeatJob struct {
 	InvestedMS int64     `cbor:"i" json:"invested_ms"` // work done, wall time of the build
 	LeftMS     int64     `cbor:"l" json:"left_ms"`     // expected remaining wall time
 	Compiling  bool      `cbor:"c" json:"compiling"`
+	// Done is which part of the build's time is over, in permille, by what its
+	// log says; 0 = it says nothing.
+	Done int64 `cbor:"d,omitempty" json:"done_permille,omitempty"`
 	// FrozenMS is for how long yet the holder keeps the build stopped before it
 	// gives it back; 0 = it runs.
 	FrozenMS int64 `cbor:"f,omitempty" json:"frozen_ms,omitempty"`
@@ -265,7 +268,7 @@ func (b Beat) check(string) error {
 		return fmt.Errorf("%w: beat roots", ErrInvalid)
 	}
 	for _, j := range b.Jobs {
-		if j.InvestedMS < 0 || j.LeftMS < 0 || j.FrozenMS < 0 || j.FrozenMS > maxFrozen {
+		if j.InvestedMS < 0 || j.LeftMS < 0 || j.FrozenMS < 0 || j.FrozenMS > maxFrozen || j.Done < 0 || j.Done > 1000 {
 			return fmt.Errorf("%w: beat job times", ErrInvalid)
 		}
 	}

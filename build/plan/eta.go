@@ -97,14 +97,6 @@ type model struct {
 // bias, which is known up to unsure, and each by itself with a deviation.
 type wrong struct{ bias, unsure, own float64 }
 
-// deviation of the logarithm of what a job costs.
-func deviation(e claims.Estimate) float64 {
-	if e.Low <= 0 || e.High <= e.Low {
-		return 0
-	}
-	return math.Log(float64(e.High)/float64(e.Low)) / (2 * normal90)
-}
-
 // tally fits that to what was seen, with a prior that weighs as much as
 // tallyPrior builds.
 type tally struct{ n, sum, square float64 }
@@ -285,7 +277,7 @@ func (m *model) draw(n int) {
 // spread is the deviation of the logarithm of a job's cost.
 func (m *model) spread(info *claims.JobInfo) float64 {
 	if info.Estimate.Measured {
-		return deviation(info.Estimate)
+		return info.Estimate.Deviation()
 	}
 	return m.errs[0].own
 }
@@ -310,13 +302,25 @@ func (m *model) left(j *claims.BeatJob) int64 {
 	// quarter more at once (claims.Left), since a schedule needs one figure; here
 	// the tail of the distribution tells, about what was expected at first.
 	whole := float64(j.InvestedMS + j.LeftMS)
+	told := j.Done > 0 && j.Done < 1000 && j.InvestedMS > 0
 	if s := m.speed[info.Holder]; s > 0 {
-		if first := float64(info.Work)/s + float64(m.setup); float64(j.InvestedMS) >= first {
+		first := float64(info.Work)/s + float64(m.setup)
+		switch {
+		case told:
+			whole = first // what the log tells is in LeftMS, and counts below
+		case float64(j.InvestedMS) >= first:
 			whole = min(whole, first)
 		}
 	}
 	whole *= m.factorOf(info)
 	d := m.spread(info)
+	if told {
+		// Two words on the logarithm of the whole: the estimate's and the log's.
+		far := claims.DoneDeviation(j.Done, info.Estimate.Measured)
+		weight := d * d / (d*d + far*far)
+		whole = math.Exp((1-weight)*math.Log(max(1, whole)) + weight*math.Log(float64(j.InvestedMS)*1000/float64(j.Done)))
+		d *= math.Sqrt(1 - weight)
+	}
 	if d < 0.01 {
 		return max(1, int64(whole)-j.InvestedMS)
 	}

@@ -136,3 +136,29 @@ func TestAnOverdueBuildOccupiesItsDrone(t *testing.T) {
 		}
 	}
 }
+
+// One build of 600 s, known up to a factor, that went on for 300 s and whose log
+// says that most of it is still to come.
+func TestALogTellsMoreThanAnEstimate(t *testing.T) {
+	j := job("a", 600_000)
+	ends := func(done int64, measured bool) Range {
+		i := about(j, claims.JobBuilding, 3)
+		i.Holder, i.Work, i.Estimate.Measured = "p", 600_000, measured
+		i.Beat = claims.BeatJob{Key: j.Key, Compiling: true, InvestedMS: 300_000, Done: done}
+		i.Beat.LeftMS = claims.Left(claims.Whole(600_000, 300_000, done, i.Estimate.Deviation(), measured), 300_000)
+		return Ends([]claims.JobInfo{i}, []claims.Peer{peer("p", 1000, i.Beat)})["r"]
+	}
+	blind, early, late := ends(0, true), ends(250, true), ends(900, true)
+	if early.Low < 500_000 || early.High > 1_500_000 { // 900 s more
+		t.Errorf("a quarter is done after 300 s: it ends after %d to %d ms more", early.Low, early.High)
+	}
+	if late.Low < 15_000 || late.High > 90_000 { // 33 s more
+		t.Errorf("nine tenths are done after 300 s: it ends after %d to %d ms more", late.Low, late.High)
+	}
+	if b, l := blind.High-blind.Low, late.High-late.Low; l*3 > b {
+		t.Errorf("with a log the range is %d ms wide, without one %d", l, b)
+	}
+	if counted := ends(500, false); counted.High-counted.Low <= ends(500, true).High-ends(500, true).Low {
+		t.Error("steps that were only counted are believed as much as the course of an earlier log")
+	}
+}

@@ -193,8 +193,11 @@ const maxKept = 24 * 3_600_000
 func (r *run) beatJob() claims.BeatJob {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	j := claims.BeatJob{Key: r.job.Key, Phase: r.phase, Compiling: !r.compiling.IsZero(), InvestedMS: r.worked(time.Now()).Milliseconds()}
-	j.LeftMS = claims.Left(r.setup+r.work*1000/max(1, r.w.cfg.Speed), j.InvestedMS)
+	worked := r.worked(time.Now())
+	j := claims.BeatJob{Key: r.job.Key, Phase: r.phase, Compiling: !r.compiling.IsZero(), InvestedMS: worked.Milliseconds()}
+	expect := r.setup + r.work*1000/max(1, r.w.cfg.Speed)
+	j.Done = r.course.look(worked, time.Duration(expect)*time.Millisecond)
+	j.LeftMS = claims.Left(claims.Whole(expect, j.InvestedMS, j.Done, r.unsure, r.measured), j.InvestedMS)
 	if r.held.level == guest.Frozen {
 		j.Phase = "frozen"
 		j.LeftMS += max(0, r.held.waitMS)

@@ -43,6 +43,7 @@ type run struct {
 	setup  int64 // what its root is expected to take first, ms
 	// measured says that work comes from builds of the package.
 	measured bool
+	unsure   float64 // deviation of the logarithm of work
 	cancel   context.CancelCauseFunc
 	began    time.Time
 
@@ -59,6 +60,7 @@ type run struct {
 	phases    []build.Phase // that are over
 	compiling time.Time     // zero until the build itself runs
 	held      restraint
+	course    course
 }
 
 func (r *run) win() { r.wonOnce.Do(func() { close(r.won) }) }
@@ -139,6 +141,9 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	if err != nil {
 		return &build.Failure{Class: build.BadMachine, Reason: err.Error()}
 	}
+	r.mu.Lock()
+	r.course.log = log
+	r.mu.Unlock()
 	r.enter("prepare", true)
 	out.Started = uint64(hlc.New(started.UnixMilli()))
 	req.Log, req.LogPath = log, log.path
@@ -167,6 +172,7 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	ctx, cancel := grace(ctx)
 	defer cancel()
 	if err == nil {
+		out.Course = r.wholeCourse(log)
 		r.enter("store", true)
 		out.Artifact, out.Content, err = r.store(ctx, res.Path)
 	}

@@ -228,7 +228,8 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 		var target string
 		var work int64
 		var need guest.Need
-		var measured bool
+		var estimate claims.Estimate
+		var last *build.Course
 		var setup int64
 		err := w.cfg.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 			k, ok := w.choose(r, now)
@@ -247,7 +248,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 			}
 			job, target, work = &j, r.TargetOf(k), r.Work(&j)
 			setup = w.setup(r, k)
-			measured = r.Estimate(&j).Measured
+			estimate, last = r.Estimate(&j), r.Course(&j)
 			return []claims.Event{claims.Take{Key: k}}
 		})
 		if err != nil || job == nil {
@@ -262,7 +263,10 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		if held {
-			w.launch(ctx, g, &run{w: w, job: *job, target: target, work: work, setup: setup, need: need, measured: measured, began: time.Now()})
+			w.launch(ctx, g, &run{
+				w: w, job: *job, target: target, work: work, setup: setup, need: need, began: time.Now(),
+				measured: estimate.Measured, unsure: estimate.Deviation(), course: course{last: last},
+			})
 		}
 	}
 	return nil
@@ -401,7 +405,8 @@ func (w *Worker) resume(ctx context.Context, g *errgroup.Group, s *Survivor) {
 	r := &run{w: w, job: s.Request.Job, target: s.Request.Target, began: s.Began, compiling: s.Began, resumed: s}
 	held := false
 	err := w.cfg.Board.Do(ctx, func(rep *claims.Replica, _ claims.Now) []claims.Event {
-		r.work, r.measured = rep.Work(&r.job), rep.Estimate(&r.job).Measured
+		e := rep.Estimate(&r.job)
+		r.work, r.measured, r.unsure, r.course.last = e.Median, e.Measured, e.Deviation(), rep.Course(&r.job)
 		held = slices.ContainsFunc(rep.Held(), func(b claims.BeatJob) bool { return b.Key == r.job.Key })
 		return nil
 	})

@@ -16,7 +16,10 @@ type Task struct {
 	Work   float64
 	Serial float64
 	// Guess is what a planner thinks that Work is: wrong by a lognormal factor.
-	Guess  float64
+	Guess float64
+	// Warp is how its log grows: a part x of the time is taken for x to the power
+	// of it. 0 = its log tells nothing.
+	Warp   float64
 	Before []int // indices of tasks that must be built first, all smaller
 }
 
@@ -136,6 +139,7 @@ func Specs(tasks []Task) ([]Spec, error) {
 		if err != nil {
 			return nil, err
 		}
+		s.Warp = t.Warp
 		specs[i] = s
 	}
 	return specs, nil

@@ -2,6 +2,7 @@ package claimstest
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 
@@ -290,7 +291,13 @@ func (r *Run) invested(now int64) int64 {
 // tell gives the board this build's progress, as worker.tell does.
 func (d *drone) tell(r *Run) {
 	j := claims.BeatJob{Key: r.spec.Job.Key, Phase: "compile", Compiling: true, InvestedMS: r.invested(d.n.w.now)}
-	j.LeftMS = claims.Left(r.est, j.InvestedMS)
+	expect := r.est
+	if r.spec.Warp > 0 && r.began > 0 {
+		e := d.n.rep.Estimate(&r.spec.Job)
+		j.Done = int64(1000 * math.Pow(float64(j.InvestedMS)/float64(max(1, j.InvestedMS+r.ends-d.n.w.now)), r.spec.Warp))
+		expect = claims.Whole(r.est, j.InvestedMS, j.Done, e.Deviation(), e.Measured)
+	}
+	j.LeftMS = claims.Left(expect, j.InvestedMS)
 	d.n.step(claims.Progress{Job: j})
 }
 

@@ -28,6 +28,24 @@ type knowledge struct {
 
 const etaSeeds = 8
 
+// How evenly logs grow: see Task.Warp. Of packages that were built before the
+// course of the earlier log is known; of others only the steps that some of
+// their build tools count, which are not all of one size.
+const warpMeasured, warpCounted = 0.1, 0.25
+
+// countsSteps reports whether a package's build tool prints how many of how many
+// steps are done: ninja does, make, cargo and mach do not.
+func countsSteps(name string, rng *rand.Rand) bool {
+	chance := rng.Float64()
+	switch name {
+	case "llvm", "webkit", "qtwebengine", "chromium":
+		return true
+	case "gcc", "rust", "firefox", "thunderbird", "nodejs", "libreoffice":
+		return false
+	}
+	return chance < 0.3
+}
+
 var known = []knowledge{
 	{name: "guess=0.3", guess: 0.3, bias: 1},
 	{name: "guess=0.6x1.5", guess: 0.6, bias: 1.5},
@@ -54,6 +72,12 @@ func watchETA(k knowledge, drones, jobs int, seed uint64) ([]look, error) {
 		tasks[i].Guess = 0
 		if k.guess > 0 {
 			tasks[i].Guess = tasks[i].Work * k.bias * math.Exp(k.guess*rng.NormFloat64())
+		}
+		switch {
+		case k.history > 0:
+			tasks[i].Warp = math.Exp(warpMeasured * rng.NormFloat64())
+		case countsSteps(tasks[i].Name, rng):
+			tasks[i].Warp = math.Exp(warpCounted * rng.NormFloat64())
 		}
 	}
 	c := Cell{Drones: drones, Jobs: jobs}

@@ -23,8 +23,9 @@ const epochWall = 1_800_000_000_000
 type Spec struct {
 	Job     build.Job
 	Name    string
-	Work    int64 // core-milliseconds that scale with the cores
-	Serial  int64 // milliseconds that do not
+	Work    int64   // core-milliseconds that scale with the cores
+	Serial  int64   // milliseconds that do not
+	Warp    float64 // see Task
 	users   []*Spec
 	missing int   // jobs before it that nobody has built
 	held    bool  // by some drone
