@@ -172,6 +172,9 @@ type Plan struct {
 	Bundle string  `cbor:"bundle,omitempty" json:"bundle,omitempty"` // CID of the configuration; "" = the drone's own
 	Base   BaseRef `cbor:"base" json:"base"`                         // what builds start from; zero = in place
 	Tree   string  `cbor:"tree,omitempty" json:"tree,omitempty"`
+	// Trees are the repositories of that tree as blobs, by name; none = a drone
+	// needs the same of its own.
+	Trees []Snapshot `cbor:"trees,omitempty" json:"trees,omitempty"`
 	// Repos are the repositories of that tree whose commits are known, by name.
 	Repos   []Revision `cbor:"repos,omitempty" json:"repos,omitempty"`
 	Jobs    []Job      `cbor:"jobs" json:"jobs"`
@@ -207,6 +210,9 @@ func (p *Plan) Validate() error {
 	}
 	if !ValidRevisions(p.Repos) {
 		return bad("repositories")
+	}
+	if !ValidSnapshots(p.Trees, p.Tree) {
+		return bad("snapshots of the repositories")
 	}
 	if len(p.Jobs) > MaxJobs {
 		return bad("%d jobs, at most %d", len(p.Jobs), MaxJobs)

@@ -188,7 +188,7 @@ func (x *index) listJobs(rs *roundState) {
 		}
 		if ks.job == nil {
 			ks.job, ks.target = j, rs.plan.Target
-			ks.ground = Ground{Target: rs.plan.Target, Bundle: rs.plan.Bundle, Base: rs.plan.Base, Tree: rs.plan.Tree}
+			ks.ground = Ground{Target: rs.plan.Target, Bundle: rs.plan.Bundle, Base: rs.plan.Base, Tree: rs.plan.Tree, Trees: rs.plan.Trees}
 			x.link(ks)
 		}
 	}

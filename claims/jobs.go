@@ -233,6 +233,7 @@ type Ground struct {
 	Bundle string        // CID of the configuration; "" = the drone's own
 	Base   build.BaseRef // zero = the drone's own root
 	Tree   string        // digest of the repositories
+	Trees  []build.Snapshot
 }
 
 // GroundOf is what the round of a job was planned on: of several rounds with

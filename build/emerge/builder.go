@@ -233,7 +233,7 @@ func (t *task) compare(ctx context.Context) error {
 }
 
 // errOtherTree is a tree that is not the one of the plan: never built from.
-var errOtherTree = machine("this machine's ebuild repositories differ from those the job was planned on")
+var errOtherTree = machine("this machine's ebuild repositories differ from those the job was planned on, and the round brings no snapshot of them")
 
 // question is what is asked about the job's package.
 func (t *attempt) question() map[string]any {

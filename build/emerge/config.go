@@ -64,7 +64,7 @@ func (m *room) writeBundle(ctx context.Context) error {
 	for _, r := range m.req.Bundle.Repos {
 		dir := dirs[r.Name]
 		if dir == "" {
-			return machine("the repository %s of the target is not here", r.Name)
+			return machine("the repository %s of the target is not here, and the round brings no snapshot of it", r.Name)
 		}
 		in := inRepos + "/" + r.Name
 		places[r.Name], m.repos[in] = in, dir
@@ -102,7 +102,13 @@ func (m *room) copyOwn(ctx context.Context) error {
 		return machine("ask Portage for its repositories: %v", err)
 	}
 	for _, r := range repos {
-		m.repos[filepath.Clean(r.Path)] = r.Path
+		at := r.Path
+		if len(m.req.Repos) > 0 {
+			if at = m.req.Repos[r.Name]; at == "" {
+				return machine("this machine has the repository %s, which the job was not planned on", r.Name)
+			}
+		}
+		m.repos[filepath.Clean(r.Path)] = at
 	}
 	from := filepath.Join(cmp.Or(own.cfg.ConfigRoot, "/"), "etc/portage")
 	entries, err := os.ReadDir(from)

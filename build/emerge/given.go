@@ -109,6 +109,7 @@ type room struct {
 	p     *Portage // the base's
 	list  []layerEntry
 	held  *held             // the cached layers of the root
+	trees func()            // lets the snapshots of repositories go; nil = none held
 	repos map[string]string // directories inside: where they are outside
 	setup time.Duration
 }
@@ -146,6 +147,9 @@ func (m *room) build(ctx context.Context) (worker.Result, error) {
 	if err := m.emerge(ctx); err != nil {
 		return worker.Result{}, err
 	}
+	if err := m.sameTree(ctx); err != nil { // somebody may have synced meanwhile
+		return worker.Result{}, err
+	}
 	path, err := m.collect(ctx)
 	if err != nil {
 		return worker.Result{}, err
@@ -162,13 +166,21 @@ func (m *room) phase(name string) {
 	}
 }
 
-func (m *room) leave() { m.held.give() }
+func (m *room) leave() {
+	m.held.give()
+	if m.trees != nil {
+		m.trees()
+	}
+}
 
 // open brings the base here, lays out the job's directories and finds the
 // cached root to start from.
 func (m *room) open(ctx context.Context) (err error) {
 	j := &m.req.Job
 	if m.root, err = m.r.cfg.Bases.Open(ctx, m.req.Base); err != nil {
+		return machine("%v", err)
+	}
+	if m.trees, err = HoldTrees(m.req.Repos); err != nil {
 		return machine("%v", err)
 	}
 	if err := m.checkBase(); err != nil {
@@ -372,20 +384,30 @@ func (m *room) compare(ctx context.Context) error {
 	if err := m.hear(&doc, m.ask(ctx, m.question(), &doc)); err != nil {
 		return err
 	}
-	if len(m.req.Repos) == 0 && m.req.Job.Tree != "" {
-		repos := slices.Clone(m.attempt.env.Repos)
-		for i := range repos {
-			repos[i].Path = m.outside(repos[i].Path)
-		}
-		tree, err := m.p.treeOf(ctx, repos)
-		if err != nil {
-			return machine("%v", err)
-		}
-		if tree != m.req.Job.Tree {
-			return errOtherTree
-		}
+	if err := m.sameTree(ctx); err != nil {
+		return err
 	}
 	return m.judge("", m.files())
+}
+
+// sameTree declines where a job without a snapshot would be built from other
+// repositories than it was planned on.
+func (m *room) sameTree(ctx context.Context) error {
+	if len(m.req.Repos) > 0 || m.req.Job.Tree == "" {
+		return nil
+	}
+	repos := slices.Clone(m.attempt.env.Repos)
+	for i := range repos {
+		repos[i].Path = m.outside(repos[i].Path)
+	}
+	tree, err := m.p.treeOf(ctx, repos)
+	if err != nil {
+		return machine("%v", err)
+	}
+	if tree != m.req.Job.Tree {
+		return errOtherTree
+	}
+	return nil
 }
 
 // ask runs the planner in the root.

@@ -193,6 +193,41 @@ func TestRealGivenRoots(t *testing.T) {
 			t.Errorf("got %v", f)
 		}
 	})
+	t.Run("the repositories of the round, though the machine's own have another ebuild of that name", func(t *testing.T) {
+		own := filepath.Join(l.p.cfg.ConfigRoot, "repos/swarm-test/sw-good/right/right-1.0.ebuild")
+		text, err := os.ReadFile(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store, blobs, _ := shelved(t)
+		plan, err := l.p.Plan(t.Context(), PlanRequest{Target: "test", Atoms: []string{"sw-good/right"}, Base: l.ref, KeepTree: func(_ context.Context, tree Tree) (string, error) {
+			blobs[tree.Name] = packed(t, tree.Path)
+			return tree.Name, nil
+		}})
+		if err != nil || len(plan.Trees) < 2 || build.TreeOf(plan.Trees) != plan.Tree {
+			t.Fatalf("%v: %v", plan, err)
+		}
+		if err := os.WriteFile(own, bytes.ReplaceAll(text, []byte("src_install() {"), []byte("src_install() {\n\tdie 'the drone builds its own ebuild'")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := os.WriteFile(own, text, 0o644); err != nil {
+				t.Error(err)
+			}
+		}()
+		j := plan.Jobs[len(plan.Jobs)-1]
+		if f := failure(t, l.build(t, j)); f.Class != build.BadMachine || !strings.Contains(f.Reason, "no snapshot") {
+			t.Errorf("without a snapshot: %v", f)
+		}
+		req := request(t, j, l.files)
+		req.Base = l.ref
+		if req.Repos, err = store.Open(t.Context(), plan.Trees); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.roots.Build(t.Context(), req); err != nil {
+			t.Errorf("from the snapshot: %v", err)
+		}
+	})
 	t.Run("another tree", func(t *testing.T) {
 		j := choice
 		j.Tree = strings.Repeat("0", 64)

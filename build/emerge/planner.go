@@ -30,6 +30,9 @@ type PlanRequest struct {
 	// Keep stores a package that is installed here and breaks a cycle, and
 	// returns its CID. Without it there are no seeds.
 	Keep func(ctx context.Context, path string) (string, error)
+	// KeepTree stores a snapshot of a repository and returns its CID. Without it
+	// drones need the same repositories of their own.
+	KeepTree func(ctx context.Context, t Tree) (string, error)
 }
 
 // maxAtoms bounds a request.
@@ -80,13 +83,18 @@ func (p *Portage) Plan(ctx context.Context, req PlanRequest) (*build.Plan, error
 			}
 		}
 	}
-	tree, err := p.treeOf(ctx, doc.Env.Repos)
+	trees, err := p.treesOf(ctx, doc.Env.Repos)
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", describe(req.Atoms), err)
 	}
-	plan, err := convert(&doc, p.files(), p.conversion(ctx, req, tree))
+	plan, err := convert(&doc, p.files(), p.conversion(ctx, req, build.TreeOf(trees)))
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: read the planner's answer: %w", describe(req.Atoms), err)
+	}
+	if req.KeepTree != nil && len(plan.Jobs) > 0 {
+		if plan.Trees, err = p.keepTrees(ctx, trees, doc.Env.Repos, req.KeepTree); err != nil {
+			return nil, fmt.Errorf("plan %s: %w", describe(req.Atoms), err)
+		}
 	}
 	plan.Command = command(req)
 	plan.Repos = p.revisions(ctx, doc.Env.Repos)

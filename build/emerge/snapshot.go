@@ -175,30 +175,36 @@ func packEntry(t *tar.Writer, path, rel string, e fs.DirEntry) (err error) {
 // came of it is the tree with that digest. The archive is a peer's: nothing in it
 // gets outside of dir, and links that lead there are refused.
 func Unpack(ctx context.Context, r io.Reader, dir, digest string) error {
+	_, err := unpackTree(ctx, r, dir, digest)
+	return err
+}
+
+// unpackTree is Unpack, and says about how many bytes the tree takes on disk.
+func unpackTree(ctx context.Context, r io.Reader, dir, digest string) (int64, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("unpack repository: %w", err)
+		return 0, fmt.Errorf("unpack repository: %w", err)
 	}
-	err = unpackInto(ctx, r, root)
+	size, err := unpackInto(ctx, r, root)
 	if err = errors.Join(err, root.Close()); err != nil {
-		return fmt.Errorf("unpack repository: %w", err)
+		return 0, fmt.Errorf("unpack repository: %w", err)
 	}
 	got, err := TreeDigest(ctx, dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if got != digest {
-		return fmt.Errorf("unpack repository: it is %s, wanted %s", short8(got), short8(digest))
+		return 0, fmt.Errorf("unpack repository: it is %s, wanted %s", short8(got), short8(digest))
 	}
-	return nil
+	return size, nil
 }
 
 func short8(s string) string { return s[:min(8, len(s))] }
 
-func unpackInto(ctx context.Context, r io.Reader, root *os.Root) error {
+func unpackInto(ctx context.Context, r io.Reader, root *os.Root) (size int64, err error) {
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer z.Close()
 	t := tar.NewReader(z)
@@ -206,33 +212,34 @@ func unpackInto(ctx context.Context, r io.Reader, root *os.Root) error {
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return size, nil
 		}
 		if err = cmp.Or(err, ctx.Err()); err != nil {
-			return err
+			return 0, err
 		}
 		name := filepath.Clean(filepath.FromSlash(h.Name))
 		if files++; !filepath.IsLocal(name) || files > maxTreeFiles {
-			return fmt.Errorf("entry %q", build.OneLine(h.Name, 100))
+			return 0, fmt.Errorf("entry %q", build.OneLine(h.Name, 100))
 		}
 		switch h.Typeflag {
 		case tar.TypeDir:
 			err = root.MkdirAll(name, 0o755)
 		case tar.TypeSymlink:
 			if to := filepath.Join(filepath.Dir(name), h.Linkname); filepath.IsAbs(h.Linkname) || !filepath.IsLocal(to) {
-				return fmt.Errorf("link %q leads out of the repository", build.OneLine(h.Name, 100))
+				return 0, fmt.Errorf("link %q leads out of the repository", build.OneLine(h.Name, 100))
 			}
 			err = root.Symlink(h.Linkname, name)
 		case tar.TypeReg:
 			if bytes += h.Size; bytes > maxTreeBytes {
-				return fmt.Errorf("more than %d GiB", maxTreeBytes>>30)
+				return 0, fmt.Errorf("more than %d GiB", maxTreeBytes>>30)
 			}
+			size += (h.Size + treeBlock - 1) / treeBlock * treeBlock
 			err = writeMember(root, name, fs.FileMode(h.Mode)&0o755, t)
 		default:
-			return fmt.Errorf("entry %q of a kind that no repository has", build.OneLine(h.Name, 100))
+			return 0, fmt.Errorf("entry %q of a kind that no repository has", build.OneLine(h.Name, 100))
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
 }
@@ -302,4 +309,25 @@ func (p *Portage) Sync(ctx context.Context) error {
 		return fmt.Errorf("emerge --sync: %w: %s", err, lastLine(string(out)))
 	}
 	return nil
+}
+
+// keepTrees stores the repositories that a plan was made of, and makes sure that
+// what is stored is what was planned: somebody may sync meanwhile.
+func (p *Portage) keepTrees(ctx context.Context, list []build.Snapshot, repos []repo, keep func(context.Context, Tree) (string, error)) ([]build.Snapshot, error) {
+	out := slices.Clone(list)
+	for i, s := range out {
+		at := slices.IndexFunc(repos, func(r repo) bool { return r.Name == s.Name })
+		cid, err := keep(ctx, Tree{Name: s.Name, Path: repos[at].Path, Digest: s.Digest})
+		if err != nil {
+			return nil, fmt.Errorf("keep a snapshot of repository %s: %w", s.Name, err)
+		}
+		out[i].CID = cid
+		switch now, err := p.trees.digest(ctx, repos[at].Path); {
+		case err != nil:
+			return nil, err
+		case now != s.Digest:
+			return nil, fmt.Errorf("keep a snapshot of repository %s: it changed while the plan was made: plan again when its sync has ended", s.Name)
+		}
+	}
+	return out, nil
 }

@@ -236,17 +236,31 @@ func stampTree(ctx context.Context, root string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), err
 }
 
-// treeOf names the content of all repositories of a configuration together.
-func (p *Portage) treeOf(ctx context.Context, repos []repo) (string, error) {
-	rs := slices.Clone(repos)
-	slices.SortFunc(rs, func(a, b repo) int { return strings.Compare(a.Name, b.Name) })
-	h := sha256.New()
-	for _, r := range rs {
+// treesOf digests the repositories of a configuration, by name.
+func (p *Portage) treesOf(ctx context.Context, repos []repo) ([]build.Snapshot, error) {
+	out := make([]build.Snapshot, 0, len(repos))
+	for _, r := range repos {
 		d, err := p.trees.digest(ctx, r.Path)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		fmt.Fprintf(h, "%s=%s\n", build.OneLine(r.Name, 200), d)
+		out = append(out, build.Snapshot{Name: r.Name, Digest: d})
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	slices.SortFunc(out, func(a, b build.Snapshot) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// TreeOf names the content of all repositories together, as a plan does.
+func TreeOf(list []Tree) string {
+	out := make([]build.Snapshot, 0, len(list))
+	for _, t := range list {
+		out = append(out, build.Snapshot{Name: t.Name, Digest: t.Digest})
+	}
+	return build.TreeOf(out)
+}
+
+// treeOf names the content of all repositories of a configuration together.
+func (p *Portage) treeOf(ctx context.Context, repos []repo) (string, error) {
+	list, err := p.treesOf(ctx, repos)
+	return build.TreeOf(list), err
 }

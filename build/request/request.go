@@ -4,7 +4,8 @@
 // A plan up to build.MaxInlinePlan bytes stands in the round's record. A larger
 // one becomes a blob that two peers hold before the round is published (one,
 // while no other peer stores): a laptop that asks and leaves takes no plan with
-// it.
+// it. The same goes for the blobs that a plan brings with it: snapshots of the
+// repositories, the configuration, packages that are lent.
 package request
 
 import (
@@ -70,6 +71,9 @@ func (q *Requester) Submit(ctx context.Context, p *build.Plan, prio build.Priori
 	} else if rd.PlanCID, err = q.keepPlan(ctx, b); err != nil {
 		return "", err
 	}
+	if err := q.spread(ctx, p); err != nil {
+		return "", err
+	}
 	err = q.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		rd.Created = uint64(r.Stamp(now))
 		evs := []claims.Event{claims.Post{Body: claims.NewRound(rd)}}
@@ -82,6 +86,37 @@ func (q *Requester) Submit(ctx context.Context, p *build.Plan, prio build.Priori
 		return "", fmt.Errorf("publish the round: %w", err)
 	}
 	return rd.ID, nil
+}
+
+// spread has a second peer hold what the plan brings with it: the configuration,
+// the repositories, the packages that are lent.
+func (q *Requester) spread(ctx context.Context, p *build.Plan) error {
+	names := []string{p.Bundle}
+	for _, t := range p.Trees {
+		names = append(names, t.CID)
+	}
+	seen := map[string]bool{}
+	for i := range p.Jobs {
+		for _, e := range p.Jobs[i].Root.All() {
+			if e.Seed != "" && !seen[e.Seed] {
+				seen[e.Seed] = true
+				names = append(names, e.Seed)
+			}
+		}
+	}
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		c, err := cas.Parse(name)
+		if err != nil {
+			return fmt.Errorf("spread what the plan brings: %w", err)
+		}
+		if err := q.Replicate(ctx, c, 2); err != nil {
+			return fmt.Errorf("copy what the plan brings to a second peer: %w", err)
+		}
+	}
+	return nil
 }
 
 func (q *Requester) keepPlan(ctx context.Context, b []byte) (string, error) {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent/agenttest"
 )
@@ -87,5 +89,34 @@ func TestAPlanThatCannotBeIsRefused(t *testing.T) {
 		if _, err := q.LoadPlan(context.Background(), bad); err == nil {
 			t.Errorf("LoadPlan(%q) succeeded", bad)
 		}
+	}
+}
+
+func TestWhatAPlanBringsIsHeldByTwoPeersFirst(t *testing.T) {
+	p := agenttest.Start(t, t.TempDir())
+	var copied []string
+	q := requester(p, new(int))
+	q.Replicate = func(_ context.Context, c cid.Cid, copies int) error {
+		if copies != 2 {
+			t.Errorf("%s is copied to %d peers", c, copies)
+		}
+		copied = append(copied, c.String())
+		return nil
+	}
+	blob := func(s string) string { return cas.Sum([]byte(s)).String() }
+	job := agenttest.Job(t, "a")
+	job.Root = build.NewRoot(build.RootEntry{CPV: build.CPV{Category: "dev-libs", Name: "lent", Version: "1"}, Slot: "0/0", Seed: blob("lent")})
+	plan := &build.Plan{Target: "t", Jobs: []build.Job{job}, Bundle: blob("bundle"), Trees: []build.Snapshot{{Name: "gentoo", Digest: strings.Repeat("a", 64), CID: blob("tree")}}}
+	plan.Tree = build.TreeOf(plan.Trees)
+	p.Until("the peer may write", func(r *claims.Replica, _ claims.Now) bool { ok, _ := r.MayClaim(); return ok })
+	if _, err := q.Submit(context.Background(), plan, build.Normal); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{blob("bundle"), blob("tree"), blob("lent")}; !slices.Equal(copied, want) {
+		t.Errorf("copied %v, want %v", copied, want)
+	}
+	plan.Trees[0].Digest = strings.Repeat("b", 64)
+	if _, err := q.Submit(context.Background(), plan, build.Normal); !errors.Is(err, build.ErrPlan) {
+		t.Errorf("snapshots of another tree than the plan's: %v", err)
 	}
 }

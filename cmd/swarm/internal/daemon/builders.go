@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/build-swarm/swarm/build"
@@ -59,7 +60,10 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 	}
 	b.tools.Roots = rootTools{State: s.State, Arch: emerge.MachineArch(), Hide: []string{s.State}, InPlace: s.InPlace}
 	shelf := &Shelf{}
-	b.Ground = &Ground{Bases: b.tools.Roots.bases(shelf), Shelf: shelf}
+	b.Ground = &Ground{Bases: b.tools.Roots.bases(shelf), Shelf: shelf, Trees: emerge.NewTreeStore(filepath.Join(s.State, "trees"), shelf.OpenNamed), Log: s.Log}
+	if err := b.Ground.Trees.Sweep(); err != nil {
+		return Builders{}, err
+	}
 	if s.Want == string(build.BuilderSample) {
 		return b, nil
 	}
@@ -79,7 +83,7 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 		b.Ground.Own = p
 		b.tools.Portage, b.tools.Prefix = &found, found.Config.BuildPrefix != ""
 		b.Build[build.BuilderPortage] = b.tools.ebuilds(p, b.tools.Roots.roots(b.Ground.Bases, p, why == nil, s.Log), s.Log)
-		planner := PortagePlanner{Portage: p, Target: s.Target, Samples: samples}
+		planner := PortagePlanner{Portage: p, Target: s.Target, Samples: samples, Snapshots: &Snapshots{Shelf: shelf}}
 		if samples != nil && !b.tools.Prefix {
 			planner.Host = b.Ground.Bases
 		}

@@ -209,6 +209,9 @@ func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.F
 		Target: req.Target, Atoms: atoms, Update: true, Options: options, Keep: d.keepFile, Bundle: t.Bundle, Base: t.Base, Strict: t.Rebuild == build.RebuildStrict,
 	}
 	if !t.Base.IsZero() {
+		if !req.DryRun {
+			ask.KeepTree = pp.Snapshots.Keep
+		}
 		var err error
 		if ask.BaseHas, err = d.base(ctx, t.Base); err != nil {
 			return nil, err
@@ -221,6 +224,9 @@ func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.F
 		return nil, err
 	}
 	plan.Command = req.Command
+	for _, t := range plan.Trees {
+		step("tree", "done", "%s %.8s goes with the round: drones build from it, not from their own", t.Name, t.Digest)
+	}
 	return plan, nil
 }
 

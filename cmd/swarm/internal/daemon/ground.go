@@ -58,6 +58,28 @@ func (s *Shelf) Open(ctx context.Context, c cid.Cid) (io.ReadCloser, error) {
 	return store.Open(c)
 }
 
+// OpenNamed is Open by the text of a CID.
+func (s *Shelf) OpenNamed(ctx context.Context, name string) (io.ReadCloser, error) {
+	c, err := cas.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.Open(ctx, c)
+}
+
+// has reports whether a blob is in the store.
+func (s *Shelf) has(name string) bool {
+	store, _, _, err := s.parts()
+	if err != nil {
+		return false
+	}
+	c, err := cas.Parse(name)
+	if err == nil {
+		_, err = store.Stat(c)
+	}
+	return err == nil
+}
+
 // Put stores a blob and says so.
 func (s *Shelf) Put(ctx context.Context, r io.Reader) (cas.Info, error) {
 	store, _, announce, err := s.parts()
@@ -128,9 +150,8 @@ type Ground struct {
 	Bases *base.Store
 	Shelf *Shelf
 	Own   *emerge.Portage // this machine's; nil = none
-	// Trees brings the repositories of a tree's digest; nil = a build uses the
-	// machine's own, if they are that tree.
-	Trees func(ctx context.Context, tree string, bundle *build.Bundle) (map[string]string, error)
+	Trees *emerge.TreeStore
+	Log   *slog.Logger
 }
 
 // Use gives the shelf what it is made of, and returns fetch.
@@ -148,14 +169,12 @@ func (g *Ground) Prepare(ctx context.Context, on claims.Ground, req *worker.Requ
 			return &build.Failure{Class: build.BadNetwork, Reason: fmt.Sprintf("fetch the configuration of the target %s: %v", on.Target, err)}
 		}
 		req.Bundle = b
-		if g.Trees != nil {
-			if req.Repos, err = g.Trees(ctx, on.Tree, b); err != nil {
-				return &build.Failure{Class: build.BadNetwork, Reason: fmt.Sprintf("fetch the repositories of the target %s: %v", on.Target, err)}
-			}
-		}
 	}
 	if on.Base.IsZero() || req.Job.Builder != build.BuilderPortage {
 		return nil
+	}
+	if err := g.trees(ctx, on, req); err != nil {
+		return err
 	}
 	if _, err := g.Bases.Open(ctx, on.Base); err != nil {
 		class := build.BadMachine
@@ -167,12 +186,34 @@ func (g *Ground) Prepare(ctx context.Context, on claims.Ground, req *worker.Requ
 	return nil
 }
 
-func (g *Ground) bundle(ctx context.Context, name string) (*build.Bundle, error) {
-	c, err := cas.Parse(name)
-	if err != nil {
-		return nil, err
+// trees brings the repositories that the round was planned on. Where they are not
+// to be had, the machine's own will do if they are the same.
+func (g *Ground) trees(ctx context.Context, on claims.Ground, req *worker.Request) error {
+	if len(on.Trees) == 0 {
+		return nil // the build compares
 	}
-	r, err := g.Shelf.Open(ctx, c)
+	repos, err := g.Trees.Open(ctx, on.Trees)
+	if err == nil {
+		req.Repos = repos
+		return nil
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	why := build.OneLine(err.Error(), 300)
+	if g.Own != nil {
+		own, err := g.Own.Trees(ctx)
+		if err == nil && emerge.TreeOf(own) == on.Tree {
+			g.Log.Info("a build reads this machine's own repositories, which are those of the round", "why", why)
+			return nil
+		}
+		why += "; and this machine's own repositories differ from those of the round"
+	}
+	return &build.Failure{Class: build.BadNetwork, Reason: why}
+}
+
+func (g *Ground) bundle(ctx context.Context, name string) (*build.Bundle, error) {
+	r, err := g.Shelf.OpenNamed(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -67,6 +67,8 @@ type PortagePlanner struct {
 	Samples []string // what "@samples" stands for; nil without the sample ebuilds
 	// Host, if set, makes this machine's own root the base of what is planned.
 	Host *base.Store
+	// Snapshots keeps the repositories of a plan for the drones.
+	Snapshots *Snapshots
 }
 
 // Plan plans what emerge would do for the atoms. A set is updated; a package
@@ -86,7 +88,7 @@ func (p PortagePlanner) Plan(ctx context.Context, atoms []string) (*build.Plan, 
 		if err != nil {
 			return nil, err
 		}
-		req.Base, req.BaseHas = ref, man.Packages
+		req.Base, req.BaseHas, req.KeepTree = ref, man.Packages, p.Snapshots.Keep
 	}
 	return p.ask(ctx, req)
 }

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/build-swarm/swarm/build"
@@ -245,24 +246,46 @@ func (d *Daemon) SyncTrees(ctx context.Context, req control.SyncRequest) (contro
 	}
 	var ask treesRequest
 	for _, t := range trees {
-		s, err := d.snapshot(ctx, t)
+		cid, err := pp.Snapshots.Keep(ctx, t)
 		if err != nil {
-			return control.TreesReply{}, err
+			return control.TreesReply{}, fmt.Errorf("keep a snapshot of %s: %w", t.Name, err)
 		}
-		ask.Adopt = append(ask.Adopt, s)
+		ask.Adopt = append(ask.Adopt, treeSnapshot{Name: t.Name, Digest: t.Digest, CID: cid})
 	}
 	return d.compareTrees(ctx, ask)
 }
 
-// snapshot keeps a repository as a blob, where peers find it. Equal trees are
-// one blob.
-func (d *Daemon) snapshot(ctx context.Context, t emerge.Tree) (treeSnapshot, error) {
+// Snapshots keeps repositories as blobs, where peers find them. Equal trees are
+// one blob; packing ::gentoo takes half a minute, so it is remembered what was
+// packed.
+type Snapshots struct {
+	Shelf *Shelf
+
+	packing sync.Mutex
+	packed  map[string]string // CID by what was packed
+}
+
+// Keep stores a snapshot of a repository and returns its CID.
+func (s *Snapshots) Keep(ctx context.Context, t emerge.Tree) (string, error) {
+	s.packing.Lock()
+	defer s.packing.Unlock()
+	what := t.Digest
+	if _, err := os.Stat(filepath.Join(t.Path, "metadata/md5-cache")); err == nil {
+		what += " cache" // it is not in the digest, and plans and builds are slow without
+	}
+	if cid := s.packed[what]; cid != "" && s.Shelf.has(cid) {
+		return cid, nil
+	}
 	r, w := io.Pipe()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.CloseWithError(emerge.Pack(gctx, t.Path, w)) })
-	info, err := d.Store.Put(ctx, r, cid.Undef)
+	info, err := s.Shelf.Put(ctx, r)
 	if err := errors.Join(err, r.Close(), g.Wait()); err != nil {
-		return treeSnapshot{}, fmt.Errorf("keep a snapshot of %s: %w", t.Name, err)
+		return "", err
 	}
-	return treeSnapshot{Name: t.Name, Digest: t.Digest, CID: info.CID.String()}, d.Requester.Announce(ctx, info.CID)
+	if s.packed == nil {
+		s.packed = map[string]string{}
+	}
+	s.packed[what] = info.CID.String()
+	return s.packed[what], nil
 }
