@@ -46,6 +46,7 @@ const (
 type Bar struct {
 	Key     build.Key `json:"key"`
 	CPV     string    `json:"cpv"`
+	CP      string    `json:"cp"` // category/name
 	Kind    BarKind   `json:"kind"`
 	StartMS int64     `json:"start_unix_ms"`
 	EndMS   int64     `json:"end_unix_ms"` // expected, of what is not over
@@ -107,12 +108,12 @@ func (l *look) timeline() Timeline {
 
 // bars places what is known of one job.
 func (l *look) bars(info *claims.JobInfo, since int64, place func(string, Bar)) {
-	k, name := info.Job.Key, ""
+	k, name, cp := info.Job.Key, "", ""
 	bar := func(kind BarKind, from, to int64, note string) Bar {
 		if name == "" {
-			name = info.Job.CPV.String()
+			name, cp = info.Job.CPV.String(), info.Job.CPV.CP()
 		}
-		return Bar{Key: k, CPV: name, Kind: kind, StartMS: from, EndMS: max(to, from), Note: note}
+		return Bar{Key: k, CPV: name, CP: cp, Kind: kind, StartMS: from, EndMS: max(to, from), Note: note}
 	}
 	for _, o := range l.r.Results(k) {
 		start := hlc.Time(o.Started).Millis()
