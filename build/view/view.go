@@ -41,9 +41,13 @@ type Snapshot struct {
 	Peers    []Peer    `json:"peers"`
 	Rounds   []Round   `json:"rounds"`
 	Releases []Release `json:"releases"`
-	Orders   []Order   `json:"orders"` // in force, newest first
-	Blobs    Blobs     `json:"blobs"`
-	Records  int       `json:"records"`
+	// Staging is what would be released now, of each target with an open round.
+	// The board alone does not know it: Of leaves it empty, and the daemon fills
+	// it in.
+	Staging []Staging `json:"staging"`
+	Orders  []Order   `json:"orders"` // in force, newest first
+	Blobs   Blobs     `json:"blobs"`
+	Records int       `json:"records"`
 	// Refused counts what peers sent and this one did not take, since it began.
 	Refused  claims.Counters `json:"refused"`
 	Warnings []string        `json:"warnings"`
@@ -160,6 +164,17 @@ type Release struct {
 	Packages  int    `json:"packages"`     // 0 = not listed
 }
 
+// Staging is what a release of a target would bring now: packages that are new,
+// changed and gone against what is shown, and packages that it would hold back.
+type Staging struct {
+	Target  string `json:"target"`
+	New     int    `json:"new"`
+	Changed int    `json:"changed"`
+	Gone    int    `json:"gone"`
+	Held    int    `json:"held_back"`
+	Problem string `json:"problem"` // why it cannot be composed
+}
+
 // Blobs counts copies over the live peers.
 type Blobs struct {
 	Total  int         `json:"total"`
@@ -212,7 +227,7 @@ func Of(r *claims.Replica, now claims.Now) Snapshot {
 
 func (l *look) snapshot() Snapshot {
 	r := l.r
-	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Warnings: []string{}, Records: r.Count(), Refused: r.Refused,
+	s := Snapshot{Schema: Schema, Self: r.Self(), Peers: []Peer{}, Rounds: []Round{}, Releases: []Release{}, Staging: []Staging{}, Warnings: []string{}, Records: r.Count(), Refused: r.Refused,
 		Issues: []Issue{}, Orders: l.inForce(), AtMS: l.now.Wall}
 	holdings := blobCounts(r, l.peers, &s)
 	strangers := r.Strangers()

@@ -14,7 +14,7 @@ import (
 // funcs are what templates may call.
 func funcs() template.FuncMap {
 	return template.FuncMap{
-		"glyph": glyph, "word": word, "dur": dur, "size": size, "clock": clock, "iso": iso, "per": per, "link": link, "short": short, "permille": permille,
+		"glyph": glyph, "word": word, "dur": dur, "size": size, "when": when, "clock": clock, "iso": iso, "per": per, "link": link, "short": short, "permille": permille,
 		"cp": cpOf, "version": versionOf, "plural": plural, "one": func(s string, max int) string { return build.OneLine(s, max) },
 		"orders": ordersFor, "date": date, "sub": func(a, b int64) int64 { return a - b }, "ago": ago, "rate": rate,
 		"add": func(a, b int) int { return a + b }, "neg": func(a int64) int64 { return -a }, "seconds": func(s int64) int64 { return s * 1000 },
@@ -152,6 +152,18 @@ func clock(ms int64) string {
 		return "–"
 	}
 	return time.UnixMilli(ms).Format("15:04")
+}
+
+// when is a time of day, with its day unless that is the day of now.
+func when(ms, now int64) string {
+	t, n := time.UnixMilli(ms), time.UnixMilli(now)
+	switch {
+	case t.YearDay() == n.YearDay() && t.Year() == n.Year():
+		return clock(ms)
+	case t.Sub(n).Abs() < 6*24*time.Hour:
+		return t.Format("Mon 15:04")
+	}
+	return t.Format("2 Jan 15:04")
 }
 
 func date(ms int64) string {

@@ -41,6 +41,11 @@ type source struct {
 func newSource(o viewtest.Options) *source {
 	s := &source{opts: o, swarm: viewtest.New(o), watchers: map[chan struct{}]bool{}, log: "no log\n"}
 	s.detail = view.Look(s.swarm.Replica, s.swarm.Now)
+	if o.Jobs > 0 { // what the daemon adds
+		n := s.detail.Blobs.Total
+		s.detail.Blobs.Classes = []view.BlobClass{{Class: "released", Total: n / 2, Few: n / 20}, {Class: "wanted", Total: n / 3, Single: n / 30, Lost: 2}, {Class: "other", Total: n - n/2 - n/3}}
+		s.detail.Staging = []view.Staging{{Target: "default", New: o.Jobs / 3, Changed: o.Jobs / 9, Held: o.Jobs / 2}}
+	}
 	before := *s.detail
 	before.Jobs, before.AtMS = nil, before.AtMS-3_600_000
 	s.events = view.Events(&before, s.detail)

@@ -16,12 +16,34 @@ type storageView struct {
 	Total, Wanted int
 	Bars          []copies
 	Safe          string // share of blobs with all copies
+	Classes       []classRow
 	Peers         []tile
 	Used, Free    int64
 	Gateway       Gateway
 	HitShare      string
 	Asked         uint64 // packages
 	Now           int64
+}
+
+// classRow is the blobs of one class as a stacked bar.
+type classRow struct {
+	view.BlobClass
+	Says  string
+	Well  int
+	Parts []part
+}
+
+// classWords say what the classes of blobs are.
+var classWords = map[string]string{"released": "in releases", "wanted": "wanted by rounds", "other": "logs, plans, older"}
+
+func classRows(list []view.BlobClass) []classRow {
+	var out []classRow
+	for _, c := range list {
+		r := classRow{BlobClass: c, Says: cmp.Or(classWords[c.Class], c.Class), Well: c.Total - c.Few - c.Single - c.Lost}
+		r.Parts = stack(c.Total, part{Class: "done", N: r.Well}, part{Class: "thin", N: c.Few + c.Single}, part{Class: "blocked", N: c.Lost})
+		out = append(out, r)
+	}
+	return out
 }
 
 type copies struct {
@@ -33,7 +55,7 @@ type copies struct {
 }
 
 func (u *UI) storage(_ *http.Request, d *view.Detail) (*page, error) {
-	v := storageView{Total: d.Blobs.Total, Wanted: d.Blobs.Wanted, Gateway: u.cfg.Source.Gateway(), Now: d.AtMS}
+	v := storageView{Total: d.Blobs.Total, Wanted: d.Blobs.Wanted, Gateway: u.cfg.Source.Gateway(), Now: d.AtMS, Classes: classRows(d.Blobs.Classes)}
 	most, safe := 1, 0
 	for n, c := range d.Blobs.Copies {
 		most = max(most, c)

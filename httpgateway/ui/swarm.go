@@ -35,6 +35,8 @@ type roundCard struct {
 	Busy     int64
 	Failed   int // packages that failed themselves
 	EndMS    int64
+	LowMS    int64 // of the range in which it ends, wall times; 0 = there is none
+	HighMS   int64
 	OnlyOne  bool
 	Released bool
 }
@@ -74,6 +76,9 @@ func rounds(d *view.Detail) []roundCard {
 		}
 		if rd.LeftMS > 0 {
 			c.EndMS = d.AtMS + rd.LeftMS
+		}
+		if rd.LeftHighMS > 0 {
+			c.LowMS, c.HighMS = d.AtMS+rd.LeftLowMS, d.AtMS+rd.LeftHighMS
 		}
 		c.Parts = stack(rd.Jobs, part{Class: "done", N: rd.Done}, part{Class: "running", N: rd.Building}, part{Class: "blocked", N: rd.Blocked}, part{Class: "unfit", N: rd.Unfit})
 		out = append(out, c)

@@ -71,13 +71,24 @@ func TestWhatOthersSayIsShownAsText(t *testing.T) {
 		d.Jobs, d.Peers = slices.Clone(d.Jobs), slices.Clone(d.Peers)
 		d.Jobs[0].Phase, d.Jobs[0].Peer, d.Jobs[0].Target = viewtest.Nasty, viewtest.Nasty, viewtest.Nasty
 		d.Jobs[1].Reason, d.Jobs[1].State = viewtest.Nasty+strings.Repeat("x", 1<<20), viewtest.Nasty
+		d.Staging = []view.Staging{{Target: viewtest.Nasty, Problem: viewtest.Nasty}, {Target: viewtest.Nasty}}
+		d.Blobs.Classes = []view.BlobClass{{Class: viewtest.Nasty, Total: 3, Lost: 1}}
+		d.Timeline.Lanes = slices.Clone(d.Timeline.Lanes)
+		for i := range d.Timeline.Lanes {
+			l := &d.Timeline.Lanes[i]
+			l.Nick, l.Bars = viewtest.Nasty, slices.Clone(l.Bars)
+			for n := range l.Bars {
+				b := &l.Bars[n]
+				b.CPV, b.CP, b.Note, b.EndMS = viewtest.Nasty, `x" onclick="alert(1)`+viewtest.Nasty, viewtest.Nasty, b.StartMS+3_600_000
+			}
+		}
 		d.Peers[1].Why, d.Peers[1].Site, d.Peers[1].Nick = viewtest.Nasty, viewtest.Nasty, viewtest.Nasty
 	})
 	u := newUI(t, s)
 	for _, p := range append(everyPage(s), "/-/packages?q="+url.QueryEscape(viewtest.Nasty), "/-/events?q="+url.QueryEscape(viewtest.Nasty), "/-/"+url.PathEscape(viewtest.Nasty),
 		"/-/order?verb=pause&scope="+url.QueryEscape(viewtest.Nasty)) {
 		body := get(t, u, p).Body.String()
-		for _, bad := range []string{"<script>alert", "\x1b", "\u202e", "\u200f", "\x07", "\u009b", "\xff"} {
+		for _, bad := range []string{"<script>alert", `" onclick="`, "\x1b", "\u202e", "\u200f", "\x07", "\u009b", "\xff"} {
 			if i := strings.Index(body, bad); i >= 0 {
 				t.Errorf("%s lets %q through: %q", p, bad, body[max(0, i-80):min(len(body), i+80)])
 			}
@@ -246,6 +257,29 @@ func (s *stream) until(t *testing.T, name string, f func(data string) bool) {
 			event = value
 		case key == "data":
 			data = append(data, value)
+		}
+	}
+}
+
+func TestThePageTellsWhenARoundEndsAndWhatIsStaged(t *testing.T) {
+	s := newSource(viewtest.Options{Drones: 4, Jobs: 200})
+	s.change(func(d *view.Detail) {
+		d.Rounds = slices.Clone(d.Rounds)
+		d.Rounds[0].LeftLowMS, d.Rounds[0].LeftHighMS = 60_000, 30*3_600_000
+		d.Staging = []view.Staging{{Target: "default", New: 12, Changed: 3, Held: 7}}
+		d.Blobs.Classes = []view.BlobClass{{Class: "released", Total: 40}, {Class: "wanted", Total: 9, Lost: 1, Single: 2}}
+	})
+	u := newUI(t, s)
+	low, high := time.UnixMilli(s.detail.AtMS+60_000), time.UnixMilli(s.detail.AtMS+30*3_600_000)
+	for path, all := range map[string][]string{
+		"/":          {low.Format("15:04") + "–" + high.Format("Mon 15:04"), "+12", "7 held back"},
+		"/-/storage": {"in releases", "all well", "1 on no peer here", "2 with one copy"},
+	} {
+		body := get(t, u, path).Body.String()
+		for _, want := range all {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s does not say %q", path, want)
+			}
 		}
 	}
 }

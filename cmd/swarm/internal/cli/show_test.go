@@ -28,6 +28,7 @@ func snapshot() view.Snapshot {
 			{Nick: "old\x1b[2J", State: "away", Cores: 2, AgeMS: 4_000_000, Doing: []view.Build{{CPV: "a/b-1", Phase: "compile"}}},
 		},
 		Releases: []view.Release{{Target: "default", Channel: "stable", Version: 3, Number: 2, Packages: 412, Timestamp: 1_800_000_000}},
+		Staging:  []view.Staging{{Target: "default", New: 3, Changed: 1, Held: 2}, {Target: "nas", Problem: "the shown release cannot be read"}, {Target: "vm"}},
 		AtMS:     1_800_000_000_000 + 3_720_000,
 		Issues: []view.Issue{
 			{Kind: view.IssueFailed, Severity: view.Degraded, Title: "dev-libs/icu-74 does not build", HoldsUp: 11, Drones: []string{"nas", "vm"}, Detail: "error: \x1b[31mno such type", Do: "swarm logs 3fa9c1d2"},
@@ -60,6 +61,9 @@ copies: 7 of 9 blobs on 2 peers or more, 2 still being copied
   low on disk: nas has 3.0 GiB for builds
 release: default/stable version 3, back at release 2, 412 packages, of
          2027-01-15T08:00:00Z (1h02m ago)
+staging: default: 3 new, 1 changed, 2 held back (swarm diff --target default)
+staging: nas: cannot be composed: the shown release cannot be read
+staging: vm: nothing new
 warning: no connection to 12D3KooWBWC2wGxpWxkaff56MCnLoFjFeUEPjPvmXj5UotvcE7kk:
          swarm key mismatch: /ip4/10.0.0.7/tcp/4747 does not hold this swarm's
          key
@@ -79,6 +83,9 @@ attention: dev-libs/icu-74 does not build, holds up 11, tried on nas, vm: error:
 copies: 7 of 9 blobs on 2 peers or more, 2 still being copied
   low on disk: nas has 3.0 GiB for builds
 release: default/stable version 3, back at release 2, 412 packages, of 2027-01-15T08:00:00Z (1h02m ago)
+staging: default: 3 new, 1 changed, 2 held back (swarm diff --target default)
+staging: nas: cannot be composed: the shown release cannot be read
+staging: vm: nothing new
 warning: no connection to 12D3KooWBWC2wGxpWxkaff56MCnLoFjFeUEPjPvmXj5UotvcE7kk: swarm key mismatch: /ip4/10.0.0.7/tcp/4747 does not hold this swarm's key
 
 NEXT ACTION: swarm status --watch

@@ -88,6 +88,9 @@ func showStatus(o render.Out, s view.Snapshot) {
 	for _, r := range s.Releases {
 		o.Labeled(render.Plain, "release:", releaseLine(r, s.AtMS))
 	}
+	for _, x := range s.Staging {
+		o.Labeled(render.Plain, "staging:", stagingLine(x))
+	}
 	showOrders(o, s)
 	for _, w := range s.Warnings {
 		o.Labeled(render.Warn, "warning:", w)
@@ -191,6 +194,26 @@ func releaseLine(r view.Release, nowMS int64) string {
 		text += " (" + render.Duration(time.Duration(age)*time.Second) + " ago)"
 	}
 	return text
+}
+
+// stagingLine is what a release would bring now.
+func stagingLine(s view.Staging) string {
+	if s.Problem != "" {
+		return s.Target + ": cannot be composed: " + s.Problem
+	}
+	var parts []string
+	for _, x := range []struct {
+		n    int
+		word string
+	}{{s.New, "new"}, {s.Changed, "changed"}, {s.Gone, "gone"}, {s.Held, "held back"}} {
+		if x.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", x.n, x.word))
+		}
+	}
+	if len(parts) == 0 {
+		return s.Target + ": nothing new"
+	}
+	return s.Target + ": " + strings.Join(parts, ", ") + " (swarm diff --target " + s.Target + ")"
 }
 
 // eta is when a round will be done: a range, as far as there is one.

@@ -59,6 +59,7 @@ type Daemon struct {
 	About     control.Info // all but the addresses
 	Gateway   func() []string
 
+	staging staging
 	screens *Screens // set by NewScreens, before anybody asks
 }
 
@@ -83,14 +84,15 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.Blobs.Classes = classes(in)
-	d.adorn(&s, why)
+	d.adorn(ctx, &s, in, why)
 	return s, nil
 }
 
-// adorn adds to a snapshot what the board does not know. why says why this
-// peer may not claim.
-func (d *Daemon) adorn(s *view.Snapshot, why string) {
+// adorn adds to a snapshot what the board does not know. in is the copies, why
+// says why this peer may not claim.
+func (d *Daemon) adorn(ctx context.Context, s *view.Snapshot, in replication.Input, why string) {
+	s.Blobs.Classes = classes(in)
+	s.Staging = d.staged(ctx, s.Rounds)
 	links := linkIssues(d.Host.Known(), s.Peers, time.Since(started))
 	warnings := slices.Concat(details(links), clockWarnings(s.Peers), d.lacks(context.Background()), d.warnings())
 	if cure := remedy(why); cure != "" {

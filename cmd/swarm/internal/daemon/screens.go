@@ -16,6 +16,7 @@ import (
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/cas/replication"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/alert"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
@@ -168,15 +169,17 @@ func nothingElsewhere(_ context.Context, c cid.Cid) error {
 // Look takes the snapshot with everything that screens show.
 func (d *Daemon) Look(ctx context.Context) (v *view.Detail, err error) {
 	var why string
+	var in replication.Input
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		v = view.Look(r, now)
+		in = Copies(r, now, d.Collector.Sort)
 		_, why = r.MayClaim()
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	d.adorn(&v.Snapshot, why)
+	d.adorn(ctx, &v.Snapshot, in, why)
 	return v, nil
 }
 
