@@ -185,7 +185,11 @@ func (r *Replicator) start(ctx context.Context, s *state, done chan<- result, no
 		}
 		s.running[a.CID] = a.Size
 		go func() {
-			done <- result{a, r.cfg.Fetcher.Fetch(ctx, a.CID, a.From, r.cfg.Store)}
+			err := r.cfg.Fetcher.Fetch(ctx, a.CID, a.From, r.cfg.Store)
+			if err == nil { // the board may not know how large it is
+				a.Info, err = r.cfg.Store.Stat(a.CID)
+			}
+			done <- result{a, err}
 		}()
 	}
 	s.queue = later

@@ -161,6 +161,33 @@ func TestCopiesReachRAndAreRepairedWhenAHolderLeaves(t *testing.T) {
 	})
 }
 
+// What a round carries is named on the board without its size.
+func TestACopyOfUnknownSizeIsReportedWithTheSizeItHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := p2ptest.NewNet(1)
+		b := &board{sizes: map[cid.Cid]int64{}, holds: map[cid.Cid]map[string]bool{}, left: map[string]time.Time{}}
+		peers := map[string]*peer{"p0": b.join(net, "p0"), "p1": b.join(net, "p1")}
+		info, err := peers["p0"].store.Put(t.Context(), bytes.NewReader(castest.Blob(100_000, 1)), cid.Undef)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.receipt("p0", cas.Info{CID: info.CID})
+		time.Sleep(time.Minute) // of the bubble
+		b.mu.Lock()
+		if n := b.sizes[info.CID]; !b.holds[info.CID]["p1"] || n != info.Size {
+			t.Errorf("the copy at p1: %v, of %d bytes, want %d", b.holds[info.CID]["p1"], n, info.Size)
+		}
+		b.mu.Unlock()
+		for id, p := range peers {
+			p.stop()
+			<-p.done
+			if err := p.host.Close(); err != nil {
+				t.Errorf("close %s: %v", id, err)
+			}
+		}
+	})
+}
+
 type failing struct {
 	mu    sync.Mutex
 	tries []time.Time

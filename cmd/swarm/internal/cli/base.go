@@ -33,8 +33,8 @@ func baseAddCmd(e *env) *cli.Command {
 		Name: "add", Usage: "make a base; other drones fetch it", ArgsUsage: "NAME", Flags: flags, Before: settings(flags),
 		Description: "A base is immutable and named by its content. It carries its own Portage, so that drones need\n" +
 			"none. A stage archive is unpacked only if the signature beside it holds.\n\n" +
-			"   swarm base add amd64 --stage3 stage3-amd64-openrc-20261115T164556Z.tar.xz\n" +
-			"   swarm base add desktop --from /",
+			"   swarm base add --stage3 stage3-amd64-openrc-20261115T164556Z.tar.xz amd64\n" +
+			"   swarm base add --from / desktop",
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, 1, 1, "a NAME for the base")
 			if err != nil {
@@ -78,7 +78,7 @@ func baseAddCmd(e *env) *cli.Command {
 			if info.Provisional {
 				e.note("what is built on it is provisional: nothing keeps this machine's root from changing under a build")
 			}
-			e.note("next: swarm target add NAME --base %s", info.Name)
+			e.note("next: swarm target add --base %s NAME", info.Name)
 			return nil
 		},
 	}
@@ -100,7 +100,7 @@ func baseLsCmd(e *env) *cli.Command {
 				return e.out.JSON(list)
 			}
 			if len(list.Bases) == 0 {
-				e.note("no bases here: swarm base add NAME --stage3 FILE")
+				e.note("no bases here: swarm base add --stage3 FILE NAME")
 				return nil
 			}
 			for _, b := range list.Bases {

@@ -104,9 +104,13 @@ func commandHelp(cmd *cli.Command, full string) string {
 		b.WriteString(" " + args)
 	}
 	b.WriteString("\n")
-	if cmd.Description != "" {
+	for _, p := range paragraphs(cmd.Description) {
 		b.WriteString("\n")
-		for _, l := range render.Wrap(cmd.Description, helpWidth) {
+		if isExample(p) {
+			b.WriteString(p + "\n")
+			continue
+		}
+		for _, l := range render.Wrap(p, helpWidth) {
 			b.WriteString(l + "\n")
 		}
 	}
@@ -182,3 +186,14 @@ func columns(b *strings.Builder, name, text string) {
 		head = ""
 	}
 }
+
+// paragraphs splits a description at its empty lines.
+func paragraphs(description string) []string {
+	if description == "" {
+		return nil
+	}
+	return strings.Split(description, "\n\n")
+}
+
+// isExample reports whether a paragraph is lines to type: they stay as they are.
+func isExample(paragraph string) bool { return strings.HasPrefix(paragraph, "   ") }

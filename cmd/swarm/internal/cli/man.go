@@ -57,8 +57,12 @@ func manCommand(b *strings.Builder, cmd *cli.Command, full string) {
 		line += ` \fI` + roff(args) + `\fR`
 	}
 	fmt.Fprintf(b, ".SS %s\n%s.\n", line, roff(cmd.Usage))
-	if cmd.Description != "" {
-		fmt.Fprintf(b, ".PP\n%s\n", roff(cmd.Description))
+	for _, p := range paragraphs(cmd.Description) {
+		if isExample(p) {
+			fmt.Fprintf(b, ".PP\n.nf\n%s\n.fi\n", roff(p))
+		} else {
+			fmt.Fprintf(b, ".PP\n%s\n", roff(p))
+		}
 	}
 	manFlags(b, cmd.Flags, false)
 	for _, sub := range cmd.Subcommands {

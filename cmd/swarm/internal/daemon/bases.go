@@ -33,7 +33,7 @@ func (d *Daemon) AddBase(ctx context.Context, req control.BaseRequest) (info con
 			return own.FillSystem(ctx, dir, func(string) {})
 		})
 	default:
-		return info, &control.Error{Kind: control.KindUsage, Message: "a base wants something to be made from", Hint: "swarm base add NAME --stage3 FILE, or --from /"}
+		return info, &control.Error{Kind: control.KindUsage, Message: "a base wants something to be made from", Hint: "swarm base add --stage3 FILE NAME, or --from / NAME"}
 	}
 	if err != nil {
 		return info, baseError(req, err)
