@@ -118,6 +118,8 @@ type Job struct {
 	Root     Root     `cbor:"root,omitzero" json:"root"`            // in merge order
 	Bound    []string `cbor:"bound,omitempty" json:"bound"`         // bound := atoms the result must show, sorted
 	Tree     string   `cbor:"tree,omitempty" json:"tree,omitempty"` // digest of the tree snapshot
+	// Sources are the files that the build unpacks, where their hashes are known.
+	Sources []Source `cbor:"src,omitempty" json:"sources,omitempty"`
 	// Seed marks a bootstrap build: with flags changed to break a cycle, it enters
 	// the roots of others and never a release.
 	Seed bool `cbor:"boot,omitempty" json:"seed,omitempty"`
@@ -242,6 +244,14 @@ func (p *Plan) Validate() error {
 		for _, u := range slices.Concat(j.USE, j.IUSE) {
 			if !ValidUSE(u) {
 				return bad("job %s: USE flag %q", j.CPV, u)
+			}
+		}
+		if len(j.Sources) > maxEdges {
+			return bad("job %s: more than %d sources", j.CPV, maxEdges)
+		}
+		for _, s := range j.Sources {
+			if !s.Valid() {
+				return bad("job %s: source %q", j.CPV, OneLine(s.Name, 100))
 			}
 		}
 		index[j.Key] = i

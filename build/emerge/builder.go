@@ -185,6 +185,7 @@ func (t *task) runEnv(pkgdir string) []string {
 	return append(env,
 		"PKGDIR="+pkgdir, "PORTAGE_TMPDIR="+t.dir("tmp"), "PORTAGE_LOGDIR="+t.dir("log"),
 		"EMERGE_LOG_DIR="+t.dir("log"), "MAKEOPTS=-j"+strconv.Itoa(max(t.req.Jobs, 1)),
+		"PORTAGE_RO_DISTDIRS="+t.dir(worker.SourceDir),
 		"INSTALL_MASK=-*", "PORTAGE_BINHOST=", "BINPKG_FORMAT=gpkg", "BINPKG_COMPRESS=zstd",
 		"PORTAGE_ELOG_SYSTEM=save", "PORTAGE_ELOG_CLASSES=error",
 	)

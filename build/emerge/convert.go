@@ -29,7 +29,10 @@ type conversion struct {
 	// installed tells of packages installed here that could break a cycle, and
 	// lend packs one of them and returns its CID; nil = there are none.
 	installed func([]seedQuestion) ([]installedSeed, error)
-	lend      func(build.CPV) (string, error)
+	// source keeps a file that no program may download and returns its CID, ""
+	// if nobody has it; nil = nobody looks.
+	source func(build.Source) (string, error)
+	lend   func(build.CPV) (string, error)
 }
 
 // maxNodes bounds a document; the densest real plan known has 1,421.
@@ -126,6 +129,7 @@ type graph struct {
 	// bootstrap is the node with other flags that may be built in place of one.
 	bootstrap   map[int]int
 	isBootstrap map[int]bool
+	kept        map[string]string // CIDs of sources that the round brings, by name and hash
 }
 
 // arc is an edge by its target.
@@ -138,7 +142,7 @@ func newGraph(d *document, c conversion) *graph {
 	g := &graph{
 		doc: d, conv: c, next: make([][]arc, len(d.Nodes)), seen: make([]int, len(d.Nodes)), rank: make([]int, len(d.Nodes)),
 		want: make(map[int]bool, len(d.Want)), drop: make(map[int]string), relief: make(map[int]*relief), seeds: make(map[int]*seedFor),
-		bootstrap: make(map[int]int), isBootstrap: make(map[int]bool),
+		bootstrap: make(map[int]int), isBootstrap: make(map[int]bool), kept: make(map[string]string),
 	}
 	inNeed := make(map[int]bool, len(d.Need))
 	for _, i := range d.Need {
@@ -264,7 +268,14 @@ func convert(d *document, files fileDigests, c conversion) (*build.Plan, error) 
 		jobs = g.jobs() // a seed may stand for what nobody else needs
 	}
 	for _, i := range jobs {
-		if why := refused(&d.Nodes[i]); why != "" {
+		why := refused(&d.Nodes[i])
+		if why == "" && c.source != nil {
+			var err error
+			if why, err = g.bought(i); err != nil {
+				return nil, err
+			}
+		}
+		if why != "" {
 			g.drop[i] = why
 		}
 	}
@@ -461,7 +472,7 @@ func (g *graph) job(i int, root []item, files fileDigests, c conversion) (*build
 	}
 	j := &build.Job{
 		Key: key, Builder: build.BuilderPortage, CPV: g.entry[i].CPV, Slot: g.entry[i].Slot, Repo: n.Repo,
-		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree, Keywords: n.Keywords, Seed: g.isBootstrap[i],
+		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree, Sources: g.sourcesOf(i), Keywords: n.Keywords, Seed: g.isBootstrap[i],
 	}
 	in := make(map[int]bool, len(root))
 	for _, r := range root {
@@ -516,6 +527,37 @@ func refused(n *node) string {
 		return "kernel modules are built for one kernel: each machine builds its own"
 	}
 	return ""
+}
+
+// sourcesOf are the files that a node's build unpacks.
+func (g *graph) sourcesOf(i int) (out []build.Source) {
+	for _, d := range g.doc.Nodes[i].Distfiles {
+		s := build.SourceOf(d.Name, d.Size, d.Hashes)
+		s.Restricted, s.CID = d.Restricted, g.kept[d.Name+" "+s.Hash]
+		if s.Valid() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// bought has the files of a node that no program may download kept, and says which
+// one nobody has.
+func (g *graph) bought(i int) (why string, err error) {
+	for _, s := range g.sourcesOf(i) {
+		if !s.Restricted {
+			continue
+		}
+		cid, err := g.conv.source(s)
+		if err != nil {
+			return "", fmt.Errorf("keep %s: %w", s.Name, err)
+		}
+		if cid == "" {
+			return s.Name + " may not be downloaded by a program (RESTRICT=fetch): put it into DISTDIR here, then plan again", nil
+		}
+		g.kept[s.Name+" "+s.Hash] = cid
+	}
+	return "", nil
 }
 
 func sorted(s []string) []string {

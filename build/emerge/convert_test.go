@@ -281,11 +281,7 @@ func TestKeyCountsWhatDecidesTheContent(t *testing.T) {
 		"compiler's slot": {env(func(e *environment) { e.Toolchain = stringMap{"sys-devel/gcc": "14"} }), true},
 		"bound slot":      {app(func(n *node) { n.Deps.SlotOps[0].Bound = "cat/lib:0/9=" }), true},
 		"a distfile's hash": {app(func(n *node) {
-			n.Distfiles = append(n.Distfiles, struct {
-				Name   string `json:"name"`
-				Size   int64  `json:"size"`
-				Hashes string `json:"hashes"`
-			}{"a.tar", 1, "SHA512:00"})
+			n.Distfiles = append(n.Distfiles, distfile{"a.tar", 1, "SHA512:00", false})
 		}), true},
 	} {
 		d := base()

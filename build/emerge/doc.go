@@ -47,8 +47,9 @@
 // packages of the job's list, installed in its order with "-K --nodeps" from a
 // directory that holds these alone, and nothing else. What is installed is
 // compared with base and list before anything is compiled. Everything happens in
-// a sandbox (package sandbox); sources are fetched first, in the only run that
-// sees a network. The base's own Portage is asked what it would build, with the
+// a sandbox (package sandbox); sources that the swarm does not have (package sources)
+// are fetched first, in the only run that sees a network, and whatever is there is
+// held against the Manifest. The base's own Portage is asked what it would build, with the
 // target's configuration or the machine's own, and any facet that differs from
 // the job's key (but for the bound dependencies), and the drone declines with the
 // name of what differs. The repositories are the round's own snapshots

@@ -196,7 +196,7 @@ func (m *room) open(ctx context.Context) (err error) {
 			return prepare(j, err)
 		}
 	}
-	if err := os.MkdirAll(m.distdir(), 0o775); err != nil {
+	if err := os.MkdirAll(m.dir(worker.SourceDir), 0o775); err != nil {
 		return prepare(j, err)
 	}
 	if err := m.configure(ctx); err != nil {
@@ -218,8 +218,6 @@ func (m *room) open(ctx context.Context) (err error) {
 func prepare(j *build.Job, err error) error {
 	return machine("prepare the build of %s: %v", j.CPV, err)
 }
-
-func (m *room) distdir() string { return filepath.Join(m.r.cfg.Dir, "distfiles") }
 
 // checkBase compares what the job's root takes from its base with the base, and
 // the compiler that the target has selected with the base's.
@@ -293,7 +291,7 @@ func (m *room) spec(dir, pkgdir string, args ...string) (sandbox.Spec, error) {
 			{Source: m.dir("tmp"), Target: inTmp, Write: true}, {Source: m.dir("shm"), Target: "/tmp", Write: true},
 			{Source: m.dir("config"), Target: inConfig}, {Source: m.dir(pkgdir), Target: inPkgdir, Write: true},
 			{Source: m.dir("log"), Target: inLog, Write: true},
-			{Source: m.distdir(), Target: inDist},
+			{Source: m.dir(worker.SourceDir), Target: inDist},
 		},
 	}
 	for _, in := range slices.Sorted(maps.Keys(m.repos)) {
@@ -606,44 +604,6 @@ func (m *room) checkRoot(packages map[build.CPV]base.Package) error {
 		return machine("the root of %s: %v", m.req.Job.CPV, err)
 	}
 	return nil
-}
-
-// fetch downloads the sources, if any are missing: the only run that sees a
-// network.
-func (m *room) fetch(ctx context.Context) error {
-	here := true
-	for _, d := range m.facts.Distfiles {
-		info, err := os.Stat(filepath.Join(m.distdir(), filepath.Base(d.Name)))
-		here = here && err == nil && info.Size() == d.Size
-	}
-	if here {
-		return nil
-	}
-	m.phase("fetch")
-	j := &m.req.Job
-	s, err := m.scratch("packages", emergeWords(m.p.Emerge, "--oneshot", "--fetchonly", "--nodeps", "="+j.CPV.String()+"::"+j.Repo)...)
-	if err != nil {
-		return err
-	}
-	s.Network = true
-	for i := range s.Binds {
-		if s.Binds[i].Target == inDist {
-			s.Binds[i].Write = true
-		}
-	}
-	for _, f := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"} {
-		if real, err := filepath.EvalSymlinks(f); err == nil {
-			s.Binds = append(s.Binds, sandbox.Bind{Source: real, Target: f})
-		}
-	}
-	if ca, err := filepath.EvalSymlinks("/etc/ssl/certs"); err == nil {
-		s.Binds = append(s.Binds, sandbox.Bind{Source: ca, Target: "/etc/ssl/certs"})
-	}
-	err = m.runEmerge(ctx, s)
-	if f, ok := errors.AsType[*build.Failure](err); ok && f.Class == build.BadPackage {
-		return &build.Failure{Class: build.BadNetwork, Reason: f.Reason}
-	}
-	return err
 }
 
 // emerge builds the job's package.

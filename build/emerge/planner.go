@@ -30,6 +30,10 @@ type PlanRequest struct {
 	// Keep stores a package that is installed here and breaks a cycle, and
 	// returns its CID. Without it there are no seeds.
 	Keep func(ctx context.Context, path string) (string, error)
+	// KeepSource stores a file that no program may download, and returns its CID;
+	// "" if neither this machine nor the swarm has it. Without it such packages
+	// are planned as all others.
+	KeepSource func(ctx context.Context, s build.Source) (string, error)
 	// KeepTree stores a snapshot of a repository and returns its CID. Without it
 	// drones need the same repositories of their own.
 	KeepTree func(ctx context.Context, t Tree) (string, error)
@@ -179,19 +183,22 @@ type node struct {
 		Text    stringMap `json:"text"`
 		SlotOps []slotOp  `json:"slot_ops"`
 	} `json:"deps"`
-	Vars      stringMap `json:"vars"`
-	Features  []string  `json:"features"` // nil: as the environment's
-	Ebuild    string    `json:"ebuild"`
-	Files     string    `json:"files"`
-	Distfiles []struct {
-		Name   string `json:"name"`
-		Size   int64  `json:"size"`
-		Hashes string `json:"hashes"`
-	} `json:"distfiles"`
-	Patches   []string `json:"patches"`
-	Bashrcs   []string `json:"bashrcs"`
-	Eclasses  []eclass `json:"eclasses"`
-	Installed bool     `json:"installed"`
+	Vars      stringMap  `json:"vars"`
+	Features  []string   `json:"features"` // nil: as the environment's
+	Ebuild    string     `json:"ebuild"`
+	Files     string     `json:"files"`
+	Distfiles []distfile `json:"distfiles"`
+	Patches   []string   `json:"patches"`
+	Bashrcs   []string   `json:"bashrcs"`
+	Eclasses  []eclass   `json:"eclasses"`
+	Installed bool       `json:"installed"`
+}
+
+type distfile struct {
+	Name       string `json:"name"`
+	Size       int64  `json:"size"`
+	Hashes     string `json:"hashes"` // "KIND:hex", blank-separated
+	Restricted bool   `json:"restricted"`
 }
 
 // slotOp is one atom with a := and, in a plan, what it is bound to.
@@ -224,6 +231,7 @@ type environment struct {
 	// Versions are the exact versions of compilers and libc.
 	Versions stringMap `json:"versions"`
 	Portage  string    `json:"portage"`
+	Distdir  string    `json:"distdir"`
 }
 
 type repo struct {

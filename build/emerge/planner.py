@@ -419,16 +419,20 @@ class Session:
                 op["to"] = best[1]
 
     def distfiles(self, pkg, directory, tree):
-        if not pkg._metadata.get("SRC_URI"):
+        # The resolver's own metadata has no SRC_URI.
+        if not self.portdb.aux_get(str(pkg.cpv), ["SRC_URI"], mytree=tree)[0]:
             return []
         names = self.portdb.getFetchMap(str(pkg.cpv), useflags=pkg.use.enabled, mytree=tree)
         repo = self.portdb.repositories.get_repo_for_location(tree)
         digests = repo.load_manifest(directory, self.settings["DISTDIR"]).getTypeDigests("DIST")
+        restricted = "fetch" in pkg._metadata.get("RESTRICT", "").split()
         out = []
         for name in sorted(names):
             d = digests.get(name, {})
             hashes = " ".join(f"{k}:{d[k]}" for k in sorted(d) if k != "size")
-            out.append({"name": name, "size": int(d.get("size", -1)), "hashes": hashes})
+            # EAPI 8: a prefix exempts single files.
+            free = any(str(u).startswith(("fetch+", "mirror+")) for u in names[name] or ())
+            out.append({"name": name, "size": int(d.get("size", -1)), "hashes": hashes, "restricted": restricted and not free})
         return out
 
     def patches(self, pkg):
@@ -520,6 +524,7 @@ class Session:
             "toolchain": self.toolchain(),
             "versions": self.versions(),
             "portage": version(self.portage),
+            "distdir": s.get("DISTDIR", ""),
         }
 
     def profile(self):

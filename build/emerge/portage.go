@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/build-swarm/swarm/build"
@@ -70,6 +71,11 @@ type Portage struct {
 	globals string // directory of make.globals
 	who     identity
 	trees   *treeCache
+	distdir struct {
+		mu    sync.Mutex
+		known bool
+		path  string
+	}
 }
 
 // identity is how Portage is told who runs it.

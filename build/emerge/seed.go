@@ -27,6 +27,9 @@ func (p *Portage) conversion(ctx context.Context, req PlanRequest, tree string) 
 			c.base[in.CPV.String()] = in
 		}
 	}
+	if req.KeepSource != nil {
+		c.source = func(s build.Source) (string, error) { return req.KeepSource(ctx, s) }
+	}
 	if req.Keep == nil {
 		return c
 	}

@@ -264,3 +264,19 @@ func (p *Portage) treeOf(ctx context.Context, repos []repo) (string, error) {
 	list, err := p.treesOf(ctx, repos)
 	return build.TreeOf(list), err
 }
+
+// Distdir is where this machine's configuration keeps what is downloaded.
+func (p *Portage) Distdir(ctx context.Context) (string, error) {
+	p.distdir.mu.Lock()
+	defer p.distdir.mu.Unlock()
+	if p.distdir.known {
+		return p.distdir.path, nil
+	}
+	var doc document
+	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
+	if err := p.ask(ctx, env, map[string]any{"mode": "facts", "keyed": keyedGlobals(), "packages": []string{}}, &doc); err != nil {
+		return "", fmt.Errorf("ask Portage for DISTDIR: %w", err)
+	}
+	p.distdir.path, p.distdir.known = doc.Env.Distdir, true
+	return p.distdir.path, nil
+}

@@ -67,6 +67,10 @@ type Request struct {
 	Repos map[string]string
 }
 
+// SourceDir is the directory below Request.Dir in which a build finds what the
+// swarm has of the job's sources, and leaves what it downloaded itself.
+const SourceDir = "sources"
+
 // RootFile is one verified .gpkg.tar that a root installs.
 type RootFile struct {
 	Entry build.RootEntry

@@ -147,7 +147,11 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	r.enter("prepare", true)
 	out.Started = uint64(hlc.New(started.UnixMilli()))
 	req.Log, req.LogPath = log, log.path
-	req.Phase = func(p string) { r.enter(build.OneLine(p, 24), true) }
+	fetched := r.fetched(ctx, &req)
+	req.Phase = func(p string) {
+		r.enter(build.OneLine(p, 24), true)
+		fetched(p)
+	}
 	bctx, unwatch := r.watchStuck(ctx, log)
 	var res Result
 	if r.resumed == nil {
@@ -166,6 +170,7 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	if errors.Is(err, ErrDetached) {
 		return errors.Join(err, log.Close())
 	}
+	fetched("")
 	out.Millis = time.Since(started).Milliseconds()
 	out.CoreMillis, out.PeakMiB, out.Inputs = res.CoreMillis, res.PeakMiB, res.Inputs
 	out.RootMillis, out.Provisional, out.Phases = res.RootMillis, res.Provisional, r.steps()
@@ -181,6 +186,26 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 		err = w.pend(*out)
 	}
 	return err
+}
+
+// fetched returns what is to be told of a build's phases, and of its end with "":
+// when its sources are there, others get them at once, hours before it ends. The
+// end waits for that, since the directory goes then.
+func (r *run) fetched(ctx context.Context, req *Request) func(phase string) {
+	if r.w.cfg.Fetched == nil {
+		return func(string) {}
+	}
+	var sharing sync.WaitGroup
+	last := ""
+	return func(phase string) {
+		if last == "fetch" && phase != "fetch" && phase != "" {
+			sharing.Go(func() { r.w.cfg.Fetched(ctx, req) })
+		}
+		if last = phase; phase == "" {
+			sharing.Wait()
+			r.w.cfg.Fetched(ctx, req)
+		}
+	}
 }
 
 // prepare makes the request of a build, once its claim has settled; of one that

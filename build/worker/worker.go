@@ -54,6 +54,9 @@ type Config struct {
 	// Prepare brings what a round was planned on (its base, its configuration,
 	// its trees) to this machine and names it in the request; nil = nothing.
 	Prepare func(ctx context.Context, on claims.Ground, req *Request) error
+	// Fetched shares what a build has downloaded into SourceDir, once it has, and
+	// at its end; nil = nothing is shared.
+	Fetched func(ctx context.Context, req *Request)
 	// Surviving are the builds that an earlier process began and that go on.
 	Surviving []Survivor
 	Log       *slog.Logger

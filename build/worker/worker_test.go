@@ -398,3 +398,33 @@ func TestARunningLogCanBeReadAndIsBounded(t *testing.T) {
 		t.Errorf("a log that ended: %v", err)
 	}
 }
+
+func TestSourcesAreSharedAsSoonAsTheyAreFetchedAndAtTheEnd(t *testing.T) {
+	var x *bench
+	shared := make(chan string, 10)
+	x = newBench(t, t.TempDir(), builderFunc(func(_ context.Context, req Request) (Result, error) {
+		path := filepath.Join(req.Dir, SourceDir, "a.tar")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("source"), 0o644)); err != nil {
+			t.Error(err)
+		}
+		req.Phase("fetch")
+		req.Phase("compile")
+		if got := <-shared; got != "source" { // while it compiles
+			t.Errorf("shared %q", got)
+		}
+		return pack(t, req, nil), nil
+	}))
+	x.worker.cfg.Fetched = func(_ context.Context, req *Request) {
+		b, err := os.ReadFile(filepath.Join(req.Dir, SourceDir, "a.tar"))
+		if err != nil {
+			t.Error(err)
+		}
+		shared <- string(b)
+	}
+	x.Ask(agenttest.Job(t, "app"))
+	x.await("the job is built", allDone)
+	x.stop()
+	if len(shared) != 1 {
+		t.Errorf("shared %d times more, want once: at the end", len(shared))
+	}
+}

@@ -62,6 +62,7 @@ var arrows = []arrow{
 	{"build/emerge/base", []string{"build", "build/emerge/sandbox", "cas"}, "a base is a directory and the blobs it is made of; what is built in it is not known here"},
 	{"build/emerge/emergetest", nil, "stands in for a program that knows nothing of us"},
 	{"build/sample", []string{"build", "build/gpkg", "build/worker"}, "implements the worker's interface and knows no board"},
+	{"build/sources", []string{"build", "cas", "p2p"}, "shares files by their hashes; who builds what with them is not known here"},
 	{"build/request", append(slices.Clone(belowPlan), "claims/agent"), "from a plan to a round on the board"},
 	{"build/publish", append(slices.Clone(belowPlan), "claims/agent", "httpgateway/binhost"), "from ended rounds to releases on the board; a gate writes the index and reads it back"},
 

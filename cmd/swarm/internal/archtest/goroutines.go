@@ -13,6 +13,7 @@ var starters = map[string]string{
 	"build/worker":              "several builds at a time, each with its log and its clock",
 	"build/emerge":              "watches a build while it runs",
 	"build/emerge/sandbox":      "reads what a program says while it runs, and as its init waits for what it leaves",
+	"build/sources":             "asks several peers at once",
 	"build/emerge/base":         "packs a directory while the store hashes what is packed",
 	"build/guest/watch":         "reads input devices, which block",
 	"build/shim":                "sleeps in the kernel until the daemon is gone",

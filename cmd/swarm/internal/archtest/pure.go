@@ -29,6 +29,7 @@ var impure = map[string]string{
 // pureLibraries are the only others' packages that pure packages use.
 var pureLibraries = []string{
 	"github.com/ipfs/go-cid", "github.com/multiformats/go-multihash", "lukechampine.com/blake3", "github.com/fxamacker/cbor/v2", "github.com/mr-tron/base58",
+	"golang.org/x/crypto/blake2b",
 }
 
 // contextIn are the pure packages that own an interface whose implementations

@@ -15,9 +15,12 @@ import (
 	"github.com/build-swarm/swarm/build/emerge"
 	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/emerge/sandbox"
+	"github.com/build-swarm/swarm/build/sources"
 	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/agent"
+	"github.com/build-swarm/swarm/p2p"
 )
 
 // Shelf keeps the blobs of bases with the swarm's others. It is made before the
@@ -151,13 +154,58 @@ type Ground struct {
 	Shelf *Shelf
 	Own   *emerge.Portage // this machine's; nil = none
 	Trees *emerge.TreeStore
-	Log   *slog.Logger
+	// Sources are what builds download; nil until Use.
+	Sources *sources.Sharer
+	Log     *slog.Logger
 }
 
-// Use gives the shelf what it is made of, and returns fetch.
-func (g *Ground) Use(store cas.Store, fetch, announce func(context.Context, cid.Cid) error) func(context.Context, cid.Cid) error {
+// Use gives the ground blobs and peers, and returns how a blob is brought here from
+// whoever holds it. state is where it remembers.
+func (g *Ground) Use(net p2p.Network, board *agent.Agent, store cas.Store, state string, bring func(context.Context, cid.Cid, []string) error,
+	announce func(context.Context, cid.Cid) error,
+) (fetch func(context.Context, cid.Cid) error, err error) {
+	fetch = Fetch(board, store, bring)
 	g.Shelf.Use(store, fetch, announce)
-	return fetch
+	g.Sources, err = sources.Open(sources.Config{
+		Net: net, Store: store, Announce: announce, File: filepath.Join(state, "sources"), Log: g.Log, Distdir: g.distdir,
+		Fetch: func(ctx context.Context, c cid.Cid, holders []string) error {
+			if holders == nil {
+				return fetch(ctx, c)
+			}
+			return bring(ctx, c, holders)
+		},
+	})
+	if err == nil {
+		g.Sources.Serve()
+	}
+	return fetch, err
+}
+
+// distdir is where this machine's Portage keeps what it downloads; "" if there is
+// no Portage.
+func (g *Ground) distdir(ctx context.Context) string {
+	if g.Own == nil {
+		return ""
+	}
+	dir, err := g.Own.Distdir(ctx)
+	if err != nil {
+		g.Log.Debug("DISTDIR is not known", "error", err)
+	}
+	return dir
+}
+
+// Fetched shares what a build has downloaded.
+func (g *Ground) Fetched(ctx context.Context, req *worker.Request) {
+	g.Sources.Keep(ctx, req.Job.Key, req.Job.Sources, filepath.Join(req.Dir, worker.SourceDir))
+}
+
+// keepSource keeps a file that no program may download, for a round to bring.
+func (g *Ground) keepSource(ctx context.Context, s build.Source) (string, error) {
+	c, ok, err := g.Sources.Find(ctx, s)
+	if !ok {
+		return "", err
+	}
+	return c.String(), nil
 }
 
 // Prepare names base, configuration and repositories in the request.
@@ -170,8 +218,11 @@ func (g *Ground) Prepare(ctx context.Context, on claims.Ground, req *worker.Requ
 		}
 		req.Bundle = b
 	}
-	if on.Base.IsZero() || req.Job.Builder != build.BuilderPortage {
+	if req.Job.Builder != build.BuilderPortage {
 		return nil
+	}
+	if err := g.sources(ctx, req); err != nil || on.Base.IsZero() {
+		return err
 	}
 	if err := g.trees(ctx, on, req); err != nil {
 		return err
@@ -184,6 +235,18 @@ func (g *Ground) Prepare(ctx context.Context, on claims.Ground, req *worker.Requ
 		return &build.Failure{Class: class, Reason: err.Error()}
 	}
 	return nil
+}
+
+// sources brings what the swarm has of a job's sources.
+func (g *Ground) sources(ctx context.Context, req *worker.Request) error {
+	if len(req.Job.Sources) == 0 || g.Sources == nil {
+		return nil
+	}
+	err := g.Sources.Bring(ctx, req.Job.Key, req.Job.Sources, filepath.Join(req.Dir, worker.SourceDir))
+	if errors.Is(err, sources.ErrRestricted) {
+		return &build.Failure{Class: build.BadNetwork, Reason: build.OneLine(err.Error(), 300)}
+	}
+	return err
 }
 
 // trees brings the repositories that the round was planned on. Where they are not

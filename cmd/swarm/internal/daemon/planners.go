@@ -67,6 +67,8 @@ type PortagePlanner struct {
 	Samples []string // what "@samples" stands for; nil without the sample ebuilds
 	// Host, if set, makes this machine's own root the base of what is planned.
 	Host *base.Store
+	// KeepSource keeps a file that no program may download, for the round.
+	KeepSource func(context.Context, build.Source) (string, error)
 	// Snapshots keeps the repositories of a plan for the drones.
 	Snapshots *Snapshots
 }
@@ -95,6 +97,7 @@ func (p PortagePlanner) Plan(ctx context.Context, atoms []string) (*build.Plan, 
 
 // ask plans, and says what is wrong as people need it.
 func (p PortagePlanner) ask(ctx context.Context, req emerge.PlanRequest) (*build.Plan, error) {
+	req.KeepSource = p.KeepSource
 	plan, err := p.Portage.Plan(ctx, req)
 	switch {
 	case errors.Is(err, emerge.ErrNoPackage), errors.Is(err, emerge.ErrAmbiguous):

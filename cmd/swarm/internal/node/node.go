@@ -179,14 +179,17 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		}
 		return n.holdings.Announce(ctx, c)
 	}
-	fetch := cfg.Ground.Use(n.store, daemon.Fetch(n.board, n.store, bring), n.holdings.Announce)
+	fetch, err := cfg.Ground.Use(n.host, n.board, n.store, cfg.State, bring, n.holdings.Announce)
+	if err != nil {
+		return err
+	}
 	q = &request.Requester{Self: n.host.Self(), Manual: cfg.Manual, Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: func(ctx context.Context, c cid.Cid, copies int) error {
 		return daemon.Replicate(ctx, n.board, c, copies)
 	}, Fetch: fetch}
 	if cfg.Slots > 0 {
 		if n.worker, err = worker.New(worker.Config{
 			Self: n.host.Self(), Board: n.board, Store: n.store, Builders: cfg.Builders, Fetch: bring, Announce: n.holdings.Announce,
-			Prepare: cfg.Ground.Prepare, Surviving: n.surviving, Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
+			Prepare: cfg.Ground.Prepare, Fetched: cfg.Ground.Fetched, Surviving: n.surviving, Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
 			Free: func() guest.Room { return daemon.Free(cfg.State) }, Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
 		}); err != nil {
 			return err
