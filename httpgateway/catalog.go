@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	"github.com/ipfs/go-cid"
 
@@ -26,14 +27,24 @@ type Catalog interface {
 	// Available reports whether the blob is in the local store or with a peer
 	// that is reachable now.
 	Available(c cid.Cid) bool
-	// Local opens a blob of the local store: an *os.File, or what has the method
-	// File() *os.File. cas.ErrNotFound, or another error, when it is not here or
-	// cannot be read; Open is asked then. It returns at once.
-	Local(c cid.Cid) (io.ReadSeekCloser, error)
-	// Open opens a blob of size bytes. What is local is an *os.File or has the
-	// method File() *os.File, so that it goes out by sendfile. Anything else
-	// is a reader that streams verified bytes from the blob's holders, fails
-	// over between them, and ends with ctx; its Seek is cheap.
-	// cas.ErrNotFound means that nobody who is reachable holds it.
+	// Local opens a blob of the local store. cas.ErrNotFound, or another error,
+	// when it is not here or cannot be read; Open is asked then. It returns at
+	// once.
+	Local(c cid.Cid) (LocalBlob, error)
+	// Open opens a blob of size bytes: a LocalBlob where it is local, or else a
+	// reader that streams verified bytes from the blob's holders, fails over
+	// between them, and ends with ctx; its Seek is cheap. cas.ErrNotFound means
+	// that nobody who is reachable holds it.
 	Open(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error)
+}
+
+// LocalBlob is a blob that lies in a file.
+type LocalBlob interface {
+	io.ReadSeekCloser
+	Size() int64 // bytes
+	// File is what sendfile is given. Others may read it at the same time, so it
+	// is not moved, and it is not closed.
+	File() *os.File
+	// Failed tells the store that File could not be read.
+	Failed(error)
 }

@@ -122,7 +122,7 @@ func newFarCatalog() *farCatalog {
 
 func (c *farCatalog) Targets() []string { return []string{"far"} }
 
-func (c *farCatalog) Local(cid.Cid) (io.ReadSeekCloser, error) { return nil, cas.ErrNotFound }
+func (c *farCatalog) Local(cid.Cid) (httpgateway.LocalBlob, error) { return nil, cas.ErrNotFound }
 
 func (c *farCatalog) Open(_ context.Context, _ cid.Cid, size int64) (io.ReadSeekCloser, error) {
 	return &zeros{size: size}, nil

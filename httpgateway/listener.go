@@ -210,16 +210,21 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	if !limited {
 		lr = &io.LimitedReader{R: r, N: math.MaxInt64}
 	}
-	if f, ok := lr.R.(*fileContent); ok {
+	var total int64
+	if f, ok := lr.R.(*fileContent); ok && f.other == nil {
+		var err error
 		if lr.N <= smallFile {
-			return c.sendSmall(f, lr)
+			total, err = c.sendSmall(f, lr)
+		} else {
+			total, err = c.sendFile(f, lr)
 		}
-		return c.sendFile(f, lr)
+		if !errors.Is(err, errUnsent) {
+			return total, err
+		}
 	}
 	if err := c.unhold(); err != nil {
-		return 0, err
+		return total, err
 	}
-	var total int64
 	for lr.N > 0 {
 		part := io.LimitedReader{R: lr.R, N: min(piece, lr.N)}
 		want := part.N
@@ -247,8 +252,13 @@ func (c *conn) extend() error {
 	return c.SetWriteDeadline(now.Add(c.slow))
 }
 
+// errUnsent: the system cannot send from this file by itself. Reading it shows
+// whether it can be read.
+var errUnsent = errors.New("file cannot be sent")
+
 // sendFile sends what is held back and the file, piece by piece. A file that is
-// shorter than lr says is sent as far as it goes.
+// shorter than lr says is sent as far as it goes. errUnsent leaves the rest, and
+// what is held back, to be written.
 func (c *conn) sendFile(f *fileContent, lr *io.LimitedReader) (int64, error) {
 	var total int64
 	head := c.held
@@ -273,18 +283,18 @@ func (c *conn) sendFile(f *fileContent, lr *io.LimitedReader) (int64, error) {
 }
 
 // sendSmall writes what is held back and the file in one go. A file that is
-// shorter than lr says is sent as far as it goes.
+// shorter than lr says is sent as far as it goes. errUnsent as with sendFile.
 func (c *conn) sendSmall(f *fileContent, lr *io.LimitedReader) (int64, error) {
 	p := c.buffers.Get().(*[]byte)
 	defer c.buffers.Put(p)
 	head := copy(*p, c.held)
-	c.held, c.holding = c.held[:0], false
 	n, err := f.f.ReadAt((*p)[head:head+int(lr.N)], f.off)
+	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
+		return 0, errUnsent
+	}
+	c.held, c.holding = c.held[:0], false
 	f.off += int64(n)
 	lr.N -= int64(n)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
 	sent, werr := c.write((*p)[:head+n])
-	return int64(max(0, sent-head)), errors.Join(err, werr)
+	return int64(max(0, sent-head)), werr
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"time"
 )
 
@@ -120,16 +119,6 @@ func (b *remote) attempt(p []byte, deadline time.Time) (int, error) {
 		b.close()
 	}
 	return n, err
-}
-
-// file opens the blob and returns the file it lies in, or nil when it is
-// elsewhere or cannot be had yet: Read tries again.
-func (b *remote) file() *os.File {
-	if err := b.ready(b.first); err != nil {
-		b.log.Debug("blob cannot be opened yet", "err", err)
-		return nil
-	}
-	return fileOf(b.cur)
 }
 
 // ready opens the blob, if it is not open.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
+	"time"
 )
 
 // response notes what was sent. It passes ReadFrom and Unwrap on, so that
@@ -38,20 +40,12 @@ func (w *response) Write(b []byte) (int, error) {
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	w.implicit()
 	if lr, ok := r.(*io.LimitedReader); ok {
-		if c, ok := lr.R.(*fileContent); ok {
-			switch {
-			case w.conn == nil: // the server's own ReadFrom knows files alone
-				if err := c.place(); err != nil {
-					return 0, err
-				}
-				lr.R = c.f
-			default:
-				// With the header written (held back: it goes with the body),
-				// the server does not copy the first 512 bytes on its own.
-				w.conn.hold()
-				if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
-					return 0, err
-				}
+		if _, ok := lr.R.(*fileContent); ok && w.conn != nil {
+			// With the header written (held back: it goes with the body), the
+			// server does not copy the first 512 bytes on its own.
+			w.conn.hold()
+			if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+				return 0, err
 			}
 		}
 	}
@@ -65,12 +59,33 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
+// serveFile is http.ServeContent, shorter for the request that Portage makes:
+// one for all of the file, without a condition.
+func (w *response) serveFile(r *http.Request, modified time.Time, c *fileContent) {
+	for _, name := range []string{"Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
+		if _, set := r.Header[name]; set || w.conn == nil || r.Method != http.MethodGet {
+			http.ServeContent(w, r, "", modified, c)
+			return
+		}
+	}
+	h := w.Header()
+	values := []string{modified.UTC().Format(http.TimeFormat), strconv.FormatInt(c.size, 10)}
+	h["Last-Modified"], h["Content-Length"], h["Accept-Ranges"] = values[:1:1], values[1:], takesRange
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.ReadFrom(&io.LimitedReader{R: c, N: c.size}) // short of Content-Length, the server cuts the connection
+}
+
 // fileContent is a file of known size as ServeContent wants it: to learn the
-// size and to go to the start it seeks, which costs no system call here.
+// size and to go to the start it seeks, which costs no system call here. The
+// file may be shared: its own place is left alone.
 type fileContent struct {
-	f       *os.File
-	size    int64
-	off, at int64 // wanted, and where the file stands
+	f    *os.File
+	size int64
+	off  int64
+	// instead, where it is set, is told why the file cannot be read and returns
+	// what to read from then on.
+	instead func(error) io.ReadSeeker
+	other   io.ReadSeeker // what it returned; nil while f is read
 }
 
 // Seek notes the place.
@@ -88,26 +103,25 @@ func (c *fileContent) Seek(off int64, whence int) (int64, error) {
 	return off, nil
 }
 
-// place moves the file to where it was sought.
-func (c *fileContent) place() error {
-	if c.at == c.off {
-		return nil
-	}
-	if _, err := c.f.Seek(c.off, io.SeekStart); err != nil {
-		return err
-	}
-	c.at = c.off
-	return nil
-}
-
-// Read reads; of several ranges each is read this way.
+// Read reads; of several ranges each is read this way, and so is what sendfile
+// cannot send.
 func (c *fileContent) Read(p []byte) (int, error) {
-	if err := c.place(); err != nil {
+	if c.other == nil {
+		n, err := c.f.ReadAt(p, c.off)
+		c.off += int64(n)
+		switch {
+		case n > 0:
+			return n, nil // the error comes again
+		case err == nil || errors.Is(err, io.EOF) || c.instead == nil:
+			return 0, err
+		}
+		c.other = c.instead(err)
+	}
+	if _, err := c.other.Seek(c.off, io.SeekStart); err != nil {
 		return 0, err
 	}
-	n, err := c.f.Read(p)
+	n, err := c.other.Read(p)
 	c.off += int64(n)
-	c.at = c.off
 	return n, err
 }
 

@@ -2,6 +2,7 @@ package httpgateway
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 
@@ -12,6 +13,7 @@ import (
 // is told that more follows the head, so both leave in the same segments: for a
 // file of 64 KiB that is a fifth of the whole cost. It returns how much of
 // each went out; a file that is shorter than off+n is sent as far as it goes.
+// errUnsent when the file cannot be sent from.
 func (c *conn) sendPiece(head []byte, f *os.File, off, n int64) (headSent int, sent int64, err error) {
 	if c.raw == nil {
 		if c.raw, err = c.SyscallConn(); err != nil {
@@ -51,8 +53,12 @@ func (c *conn) sendPiece(head []byte, f *os.File, off, n int64) (headSent int, s
 		return true
 	})
 	runtime.KeepAlive(f)
-	if err == nil && serr != nil {
-		err = os.NewSyscallError("sendfile", serr)
+	switch {
+	case err != nil || serr == nil:
+	case errors.Is(serr, unix.EPIPE), errors.Is(serr, unix.ECONNRESET), errors.Is(serr, unix.ETIMEDOUT):
+		err = os.NewSyscallError("sendfile", serr) // the client is gone
+	default: // EINVAL and the like: not from this file; EIO: not from this disk
+		err = fmt.Errorf("%w: %w", errUnsent, serr)
 	}
 	return headSent, sent, err
 }

@@ -13,9 +13,6 @@ func (c *conn) sendPiece(head []byte, f *os.File, off, n int64) (headSent int, s
 	if headSent, err = c.TCPConn.Write(head); err != nil {
 		return headSent, 0, err
 	}
-	if _, err = f.Seek(off, io.SeekStart); err != nil {
-		return headSent, 0, err
-	}
-	sent, err = c.TCPConn.ReadFrom(&io.LimitedReader{R: f, N: n})
+	sent, err = io.Copy(c.TCPConn, io.NewSectionReader(f, off, n)) // f is shared, so its place is left alone
 	return headSent, sent, err
 }

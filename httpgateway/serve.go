@@ -32,7 +32,7 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) route(w *response, r *http.Request) {
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header()["X-Content-Type-Options"] = nosniff
 	switch {
 	case !g.allowed(r.Host):
 		plain(w, http.StatusMisdirectedRequest, "this gateway does not go by the name %q; a person can allow it in the gateway's host setting", r.Host)
@@ -96,6 +96,14 @@ func (g *Gateway) serveMounted(h http.Handler, w *response, r *http.Request) {
 	}
 	h.ServeHTTP(w, r)
 }
+
+// Header values that every package has. They are shared and never written to.
+var (
+	nosniff    = []string{"nosniff"}
+	tarType    = []string{"application/x-tar"}
+	immutable  = []string{"public, max-age=31536000, immutable"}
+	takesRange = []string{"bytes"}
+)
 
 // plain answers with one line of text.
 func plain(w http.ResponseWriter, status int, format string, args ...any) {
@@ -208,7 +216,7 @@ func (g *Gateway) serveIndex(w *response, r *http.Request, ch *channel, name str
 		r = r.Clone(r.Context())
 		r.Header.Del("If-Modified-Since")
 	}
-	http.ServeContent(w, r, "", modified, &fileContent{f: body, size: f.size})
+	w.serveFile(r, modified, &fileContent{f: body, size: f.size})
 }
 
 var errNotYet = errors.New("it is being made")
@@ -264,35 +272,20 @@ func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/x-tar")
-	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h["Content-Type"], h["Cache-Control"] = tarType, immutable
 	h.Set("Etag", k.etag)
 	modified := time.Unix(it.MTime, 0)
-	if r.Method == http.MethodGet && r.Header.Get("If-None-Match") == "" && g.serveLocal(w, r, k, modified) {
+	// Nothing is opened where no byte is wanted.
+	unread := r.Method == http.MethodHead || strings.Contains(r.Header.Get("If-None-Match"), it.CID)
+	if !unread && g.serveLocal(w, r, k, modified) {
 		return
 	}
-	blob := &remote{
-		ctx: r.Context(), size: it.Size, stall: g.cfg.Stall, first: time.Now().Add(g.cfg.Patience), log: g.log,
-		open: func(ctx context.Context) (io.ReadSeekCloser, error) { return g.cfg.Catalog.Open(ctx, c, it.Size) },
+	if unread && !g.cfg.Catalog.Available(c) {
+		unavailable(w, "no peer that is reachable now holds %s", it.Path)
+		return
 	}
+	blob := g.remote(r, k, g.cfg.Patience)
 	defer blob.close()
-	if r.Method == http.MethodHead || strings.Contains(r.Header.Get("If-None-Match"), it.CID) {
-		// No byte is wanted, so nothing is opened for it.
-		if !g.cfg.Catalog.Available(c) {
-			unavailable(w, "no peer that is reachable now holds %s", it.Path)
-			return
-		}
-	} else if f := blob.file(); f != nil {
-		w.local = true
-		info, err := f.Stat()
-		if err != nil || info.Size() != it.Size {
-			g.log.Error("stored package has another size than its release says", "path", it.Path, "cid", it.CID, "want", it.Size, "err", err)
-			plain(w, http.StatusBadGateway, "the copy of %s here is damaged", it.Path)
-			return
-		}
-		http.ServeContent(w, r, "", modified, &fileContent{f: f, size: it.Size})
-		return
-	}
 	if strings.Contains(r.Header.Get("Range"), ",") {
 		// Of several ranges the first bytes are ours and not the holder's, so
 		// a failure could not be told. The whole is a good answer too.
@@ -310,41 +303,54 @@ func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
 	http.ServeContent(out, r, "", modified, blob)
 	out.finish()
 	if blob.err != nil && !out.failed && r.Context().Err() == nil {
-		// The body is short of Content-Length, so the server closes the
-		// connection and the client knows.
-		g.log.Warn("package cut off while it was served", "path", it.Path, "cid", it.CID, "at", blob.off, "err", blob.err)
+		g.cutOff(k, blob)
 	}
 }
 
+// remote is a package that is elsewhere.
+func (g *Gateway) remote(r *http.Request, k *known, patience time.Duration) *remote {
+	return &remote{
+		ctx: r.Context(), size: k.item.Size, stall: g.cfg.Stall, first: time.Now().Add(patience), log: g.log,
+		open: func(ctx context.Context) (io.ReadSeekCloser, error) {
+			return g.cfg.Catalog.Open(ctx, k.cid, k.item.Size)
+		},
+	}
+}
+
+// cutOff notes that a body came out short of Content-Length: the server closes
+// the connection then, and the client knows.
+func (g *Gateway) cutOff(k *known, blob *remote) {
+	g.log.Warn("package cut off while it was served", "path", k.item.Path, "cid", k.item.CID, "at", blob.off, "err", blob.err)
+}
+
 // serveLocal serves a package that lies here, without what one that is elsewhere
-// needs; false when it does not.
+// needs; false when it does not. What the disk does not give comes from the
+// other holders, in the same answer.
 func (g *Gateway) serveLocal(w *response, r *http.Request, k *known, modified time.Time) bool {
 	b, err := g.cfg.Catalog.Local(k.cid)
 	if err != nil {
 		return false
 	}
 	defer func() { _ = b.Close() }() // read only
-	f := fileOf(b)
-	if f == nil {
-		return false
+	it := &k.item
+	w.local = true
+	if b.Size() != it.Size {
+		g.log.Error("stored package has another size than its release says", "path", it.Path, "cid", it.CID, "want", it.Size, "is", b.Size())
+		plain(w, http.StatusBadGateway, "the copy of %s here is damaged", it.Path)
+		return true
 	}
-	if info, err := f.Stat(); err != nil || info.Size() != k.item.Size {
-		return false // told, and logged, by who looks for it elsewhere
+	var rest *remote
+	w.serveFile(r, modified, &fileContent{f: b.File(), size: it.Size, instead: func(err error) io.ReadSeeker {
+		g.log.Error("stored package cannot be read, going on with its other holders", "path", it.Path, "cid", it.CID, "err", err)
+		b.Failed(err)
+		rest = g.remote(r, k, g.cfg.Stall)
+		return rest
+	}})
+	if rest != nil {
+		rest.close()
+		if rest.err != nil && r.Context().Err() == nil {
+			g.cutOff(k, rest)
+		}
 	}
-	http.ServeContent(w, r, "", modified, &fileContent{f: f, size: k.item.Size})
 	return true
-}
-
-// filer is a blob that lies in a file.
-type filer interface{ File() *os.File }
-
-// fileOf returns the file inside a reader, or nil.
-func fileOf(r io.ReadSeekCloser) *os.File {
-	switch v := r.(type) {
-	case *os.File:
-		return v
-	case filer:
-		return v.File()
-	}
-	return nil
 }

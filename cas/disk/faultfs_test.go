@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"syscall"
 )
@@ -12,6 +13,8 @@ type faulty struct {
 	// before is asked at each call that changes something; its error is the
 	// call's.
 	before func(call, path string) error
+	// read is asked for each blob that is opened for reading; nil: the blob's file.
+	read func(path string) (*os.File, error)
 	// room is what may still be written, in bytes; nil: no bound.
 	room *int64
 }
@@ -33,6 +36,13 @@ func (f *faulty) Create(path string) (file, error) {
 func (f *faulty) Open(path string) (file, error) {
 	g, err := f.osFiles.Open(path)
 	return f.wrap(g, path, err)
+}
+
+func (f *faulty) OpenRead(path string) (*os.File, error) {
+	if f.read != nil {
+		return f.read(path)
+	}
+	return f.osFiles.OpenRead(path)
 }
 
 func (f *faulty) wrap(g file, path string, err error) (file, error) {

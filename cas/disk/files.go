@@ -14,13 +14,15 @@ import (
 )
 
 // files is what the store does to the file system. Tests put faults here: a
-// full disk, a kill between two calls, a power cut. Reading goes to os
-// directly.
+// full disk, a kill between two calls, a power cut, a disk that cannot read.
+// Reading recovery's directories goes to os directly.
 type files interface {
 	// Create makes a new file for reading and writing; it must not exist.
 	Create(path string) (file, error)
 	// Open opens an existing file for writing.
 	Open(path string) (file, error)
+	// OpenRead opens a blob for reading.
+	OpenRead(path string) (*os.File, error)
 	Mkdir(path string) error // an existing directory is no error
 	Rename(from, to string) error
 	Remove(path string) error
@@ -58,7 +60,8 @@ func newOSFiles() *osFiles { return &osFiles{dirs: map[string]*os.File{}} }
 func (*osFiles) Create(path string) (file, error) {
 	return opened(os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644))
 }
-func (*osFiles) Open(path string) (file, error) { return opened(os.OpenFile(path, os.O_RDWR, 0)) }
+func (*osFiles) Open(path string) (file, error)         { return opened(os.OpenFile(path, os.O_RDWR, 0)) }
+func (*osFiles) OpenRead(path string) (*os.File, error) { return os.Open(path) }
 
 // opened keeps a nil *os.File from becoming a file that is not nil.
 func opened(f *os.File, err error) (file, error) {

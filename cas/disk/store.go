@@ -71,8 +71,10 @@ type Store struct {
 	partials map[cid.Cid]int64 // reservation of each file in partial/
 	open     map[cid.Cid]bool  // partials that somebody holds
 	checks   map[cid.Cid]*check
-	seq      uint64 // names of temp files
-	spare    bool   // the file spare is there
+	hot      map[cid.Cid]*hotFile // at most maxHot, of the index's blobs
+	uses     uint64               // counts what hot is asked for
+	seq      uint64               // names of temp files
+	spare    bool                 // the file spare is there
 }
 
 // entry is what the store knows of a blob without looking.
@@ -113,7 +115,7 @@ func openWith(dir string, opts Options, fs files) (*Store, error) {
 		opts.VerifiedFor = defaultFresh
 	}
 	s := &Store{dir: dir, opts: opts, fs: fs, index: map[cid.Cid]entry{}, partials: map[cid.Cid]int64{},
-		open: map[cid.Cid]bool{}, checks: map[cid.Cid]*check{}}
+		open: map[cid.Cid]bool{}, checks: map[cid.Cid]*check{}, hot: map[cid.Cid]*hotFile{}}
 	if err := s.recover(); err != nil {
 		if s.lock != nil {
 			_ = s.lock.Close()
@@ -131,6 +133,11 @@ func (s *Store) Close() error {
 	if err == nil {
 		err = f.Close()
 	}
+	s.mu.Lock()
+	for c := range s.hot {
+		s.coolLocked(c)
+	}
+	s.mu.Unlock()
 	if err != nil {
 		err = fmt.Errorf("close blob store %s: %w", s.dir, err)
 	}
@@ -205,41 +212,8 @@ func (s *Store) Put(ctx context.Context, r io.Reader, want cid.Cid) (cas.Info, e
 	return info, nil
 }
 
-// blob is an open blob: a file and nothing around it.
-type blob struct {
-	f    *os.File
-	size int64
-}
-
-func (b *blob) Read(p []byte) (int, error)                { return b.f.Read(p) }
-func (b *blob) ReadAt(p []byte, off int64) (int, error)   { return b.f.ReadAt(p, off) }
-func (b *blob) Seek(off int64, whence int) (int64, error) { return b.f.Seek(off, whence) }
-func (b *blob) Close() error                              { return b.f.Close() }
-func (b *blob) Size() int64                               { return b.size }
-
-// File is the open file, for sendfile. It is the blob's own: do not close it.
-func (b *blob) File() *os.File { return b.f }
-
-// Open implements cas.Store. It verifies the blob first when that was not done
-// lately (see the package comment), which takes about a second per GiB.
-func (s *Store) Open(c cid.Cid) (cas.Blob, error) {
-	f, err := s.openBlob(c)
-	if err != nil {
-		return nil, fmt.Errorf("open blob %s: %w", c, err)
-	}
-	fi, err := f.Stat()
-	if err == nil && !s.fresh(c, fi) {
-		err = s.verify(context.Background(), c, 0)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("open blob %s: %w", c, err)
-	}
-	return &blob{f, fi.Size()}, nil
-}
-
-// openBlob opens the file of a blob of the index. A file that somebody removed
-// leaves the index.
+// openBlob opens the file of a blob of the index. A blob whose file somebody
+// removed, or the disk does not give, leaves the index.
 func (s *Store) openBlob(c cid.Cid) (*os.File, error) {
 	_, path, stripe, err := s.path(c)
 	if err != nil {
@@ -248,12 +222,15 @@ func (s *Store) openBlob(c cid.Cid) (*os.File, error) {
 	if _, ok := s.lookup(c); !ok {
 		return nil, cas.ErrNotFound
 	}
-	f, err := os.Open(path)
-	if !errors.Is(err, os.ErrNotExist) {
-		return f, err
+	f, err := s.fs.OpenRead(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		s.lose(c, path, stripe, "its file is gone")
+		return nil, cas.ErrNotFound
+	case failing(err):
+		s.unreadable(c, err)
 	}
-	s.lose(c, path, stripe, "its file is gone")
-	return nil, cas.ErrNotFound
+	return f, err
 }
 
 // lose takes a blob that cannot be had any more out of the index, unless a new
@@ -277,9 +254,12 @@ func (s *Store) lose(c cid.Cid, path string, stripe *sync.Mutex, why string) {
 // file that fi describes.
 func (s *Store) fresh(c cid.Cid, fi os.FileInfo) bool {
 	e, ok := s.lookup(c)
-	age := s.opts.Now().Sub(e.verified)
-	return ok && !e.verified.IsZero() && age >= 0 && age < s.opts.VerifiedFor &&
-		fi.Size() == e.size && fi.ModTime().Equal(e.mtime)
+	return ok && e.fresh(fi, s.opts.Now(), s.opts.VerifiedFor)
+}
+
+func (e entry) fresh(fi os.FileInfo, now time.Time, verifiedFor time.Duration) bool {
+	age := now.Sub(e.verified)
+	return !e.verified.IsZero() && age >= 0 && age < verifiedFor && fi.Size() == e.size && fi.ModTime().Equal(e.mtime)
 }
 
 // Outboard implements cas.Source. The outboard is checked before its first use
@@ -351,6 +331,7 @@ func (s *Store) forget(c cid.Cid) {
 	defer s.mu.Unlock()
 	s.used -= s.index[c].size
 	delete(s.index, c)
+	s.coolLocked(c)
 }
 
 // update changes c's entry when there is one.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/build-swarm/swarm/cas"
@@ -66,11 +65,8 @@ func (s *Store) hash(ctx context.Context, c cid.Cid, rate int64, hurry <-chan st
 	}
 	h := cas.NewHasher()
 	if err := copyPaced(ctx, h, f, rate, hurry); err != nil {
-		if errors.Is(err, syscall.EIO) {
-			// The disk will not give it to the next reader either.
-			if _, path, stripe, perr := s.path(c); perr == nil {
-				s.lose(c, path, stripe, err.Error())
-			}
+		if failing(err) {
+			s.unreadable(c, err) // the next reader would not get it either
 		}
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/sha1" //nolint:gosec // the index wants it
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,6 +43,7 @@ type Catalog struct {
 	local  map[cid.Cid]string
 	remote map[cid.Cid]*Holder
 	opened map[cid.Cid]int
+	sizes  map[cid.Cid]int64 // of blobs that fail
 }
 
 var _ httpgateway.Catalog = (*Catalog)(nil)
@@ -61,6 +63,7 @@ func New(t testing.TB) *Catalog {
 	return &Catalog{
 		t: t, dir: t.TempDir(), heads: map[string]release.Channel{}, shown: map[string]*release.Manifest{},
 		past: map[string]*release.Manifest{}, local: map[cid.Cid]string{}, remote: map[cid.Cid]*Holder{}, opened: map[cid.Cid]int{},
+		sizes: map[cid.Cid]int64{},
 	}
 }
 
@@ -199,7 +202,7 @@ func (c *Catalog) Available(id cid.Cid) bool {
 }
 
 // Local implements httpgateway.Catalog.
-func (c *Catalog) Local(id cid.Cid) (io.ReadSeekCloser, error) {
+func (c *Catalog) Local(id cid.Cid) (httpgateway.LocalBlob, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	path := c.local[id]
@@ -207,8 +210,57 @@ func (c *Catalog) Local(id cid.Cid) (io.ReadSeekCloser, error) {
 		return nil, fmt.Errorf("open %s: %w", id, cas.ErrNotFound)
 	}
 	c.opened[id]++
-	return os.Open(path)
+	return c.open(id, path)
 }
+
+// open opens a local blob. What its file is said not to give is not local any
+// more.
+func (c *Catalog) open(id cid.Cid, path string) (*local, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	size, failing := c.sizes[id]
+	if !failing {
+		if size, err = f.Seek(0, io.SeekEnd); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return &local{SectionReader: io.NewSectionReader(f, 0, size), f: f, failed: func() { c.forget(id) }}, nil
+}
+
+// Fail makes a local blob one that opens well and cannot be read.
+func (c *Catalog) Fail(id cid.Cid) {
+	c.t.Helper()
+	const unreadable = "/proc/self/mem" // opens, and gives EIO
+	if _, err := os.Stat(unreadable); err != nil {
+		c.t.Skip("needs a file that gives EIO:", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info, err := os.Stat(c.local[id])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.local[id], c.sizes[id] = unreadable, info.Size()
+}
+
+func (c *Catalog) forget(id cid.Cid) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.local, id)
+}
+
+// local is a blob in a file.
+type local struct {
+	*io.SectionReader
+	f      *os.File
+	failed func()
+}
+
+func (l *local) Close() error   { return l.f.Close() }
+func (l *local) File() *os.File { return l.f }
+func (l *local) Failed(error)   { l.failed() }
 
 // Open implements httpgateway.Catalog.
 func (c *Catalog) Open(ctx context.Context, id cid.Cid, _ int64) (io.ReadSeekCloser, error) {
@@ -216,7 +268,7 @@ func (c *Catalog) Open(ctx context.Context, id cid.Cid, _ int64) (io.ReadSeekClo
 	defer c.mu.Unlock()
 	c.opened[id]++
 	if path := c.local[id]; path != "" {
-		return os.Open(path)
+		return c.open(id, path)
 	}
 	h := c.remote[id]
 	switch {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -182,7 +183,16 @@ func (c *Catalog) Available(id cid.Cid) bool {
 }
 
 // Local opens a blob that lies here.
-func (c *Catalog) Local(id cid.Cid) (io.ReadSeekCloser, error) { return c.Store.Open(id) }
+func (c *Catalog) Local(id cid.Cid) (httpgateway.LocalBlob, error) {
+	b, err := c.Store.Open(id)
+	if err != nil {
+		return nil, err
+	}
+	if f, ok := b.(httpgateway.LocalBlob); ok {
+		return f, nil
+	}
+	return nil, errors.Join(fmt.Errorf("blob %s does not lie in a file", id), b.Close())
+}
 
 // Open opens a blob: the file that lies here, or a verified stream from its
 // holders.
