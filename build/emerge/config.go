@@ -235,14 +235,13 @@ func (m *room) outside(path string) string {
 func (m *room) files() fileDigests { return outsideFiles{m.p.files(), m.outside} }
 
 type outsideFiles struct {
-	*fileReader
+	files   *fileReader
 	outside func(string) string
 }
 
-func (f outsideFiles) Ebuild(path string) (string, error) {
-	return f.fileReader.Ebuild(f.outside(path))
-}
-func (f outsideFiles) Tree(path string) (string, error) { return f.fileReader.Tree(f.outside(path)) }
+func (f outsideFiles) Ebuild(path string) (string, error)  { return f.files.Ebuild(f.outside(path)) }
+func (f outsideFiles) Tree(path string) (string, error)    { return f.files.Tree(f.outside(path)) }
+func (f outsideFiles) Patches(path string) (string, error) { return f.files.Patches(f.outside(path)) }
 
 // portage finds the Portage of a base: once, since it never changes there.
 func (r *Roots) portage(ctx context.Context, m *room) (*Portage, error) {

@@ -34,6 +34,10 @@ var lab = map[string]string{
 	"sw-lab/loop-a-1.0":   `slot 0; IUSE +loop; DEPEND loop? ( sw-lab/loop-b )`,
 	"sw-lab/loop-b-1.0":   `slot 0; DEPEND sw-lab/loop-a`,
 	"sw-lab/loop-b-2.0":   `slot 0; DEPEND sw-lab/loop-a`,
+	"sw-lab/knot-a-1.0":   `slot 0; IUSE +knot; DEPEND knot? ( sw-lab/knot-b )`,
+	"sw-lab/knot-b-1.0":   `slot 0; DEPEND sw-lab/knot-a`,
+	"sw-lab/tool-1.0":     `slot 0; DEPEND sw-lab/libc; RDEPEND >=sw-lab/libc-2.40; PDEPEND sw-lab/extras`,
+	"sw-lab/extras-1.0":   `slot 0; BDEPEND sw-lab/tool`,
 	"sw-lab/hard-a-1.0":   `slot 0; DEPEND sw-lab/hard-b`,
 	"sw-lab/hard-b-1.0":   `slot 0; DEPEND sw-lab/hard-a`,
 	"sw-lab/ring-1.0":     `slot 0; DEPEND sw-lab/loop-b sw-lab/lib:=`,
@@ -52,6 +56,7 @@ var lab = map[string]string{
 	"sw-lab/owned-1.0":    `slot 0; DEPEND acct-user/lab; RDEPEND acct-user/lab`,
 	"sw-lab/patched-1.0":  `slot 0; PATCHABLE yes`,
 	"sw-lab/fails-1.0":    `slot 0; FAIL die`,
+	"sw-lab/sour-1.0":     `slot 0; POSTINST die 'sour by nature'`,
 	"sw-lab/hangs-1.0":    `slot 0; FAIL sleep 100000`,
 }
 
@@ -78,8 +83,9 @@ const labModuleEclass = `# Copyright: Build Swarm. Licence: Apache-2.0
 // WriteLab writes the repository "swarm-lab" to dir.
 func WriteLab(dir string) error {
 	files := map[string]string{
-		"metadata/layout.conf": "masters =\nthin-manifests = true\ncache-formats = md5-dict\n",
-		"profiles/repo_name":   "swarm-lab\n", "profiles/eapi": "8\n", "profiles/categories": "sw-lab\nacct-user\n",
+		"metadata/layout.conf": "masters =\nthin-manifests = true\ncache-formats = md5-dict\nprofile-formats = portage-2\n",
+		"profiles/lab/parent":  "swarm-demo:default\n", "profiles/lab/eapi": "8\n", "profiles/lab/make.defaults": "USE_EXPAND=\"LAB_TARGETS\"\nLAB_TARGETS=\"py3_13\"\n",
+		"profiles/repo_name": "swarm-lab\n", "profiles/eapi": "8\n", "profiles/categories": "sw-lab\nacct-user\n",
 		"profiles/desc/lab_targets.desc": "py3_12 - with 3.12\npy3_13 - with 3.13\n",
 		"eclass/lab.eclass":              labEclass, "eclass/linux-mod-r1.eclass": labModuleEclass,
 	}
@@ -105,7 +111,7 @@ func labEbuild(pn, spec string) string {
 	b.WriteString("EAPI=8\n")
 	inherit := "lab"
 	vars := map[string]string{"KEYWORDS": "amd64 arm arm64 loong ppc64 riscv x86"}
-	slot, fail, patchable := "0", "", false
+	slot, fail, post, patchable := "0", "", "", false
 	for _, part := range strings.Split(spec, "; ") {
 		name, value, _ := strings.Cut(part, " ")
 		switch name {
@@ -115,6 +121,8 @@ func labEbuild(pn, spec string) string {
 			inherit = value + " lab"
 		case "FAIL":
 			fail = value
+		case "POSTINST":
+			post = value
 		case "PATCHABLE":
 			patchable = true
 		default:
@@ -135,6 +143,9 @@ func labEbuild(pn, spec string) string {
 	}
 	if fail != "" {
 		fmt.Fprintf(&b, "src_compile() { %s; }\n", fail)
+	}
+	if post != "" {
+		fmt.Fprintf(&b, "pkg_postinst() { %s; }\n", post)
 	}
 	return b.String()
 }
