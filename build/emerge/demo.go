@@ -47,6 +47,26 @@ func DemoConfig(dir string) (Config, error) {
 	return Config{ConfigRoot: dir, EPrefix: dir, BuildPrefix: filepath.Join(dir, "buildroot")}, nil
 }
 
+// sampleMark begins a make.conf that WriteConfig wrote.
+const sampleMark = "# Written by swarm for its sample packages."
+
+// HoldsConfig reports whether dir has a Portage configuration of somebody's own,
+// one that WriteConfig did not write.
+func HoldsConfig(dir string) (bool, error) {
+	path := filepath.Join(dir, "etc/portage/make.conf")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if info, serr := os.Stat(path); serr == nil && info.IsDir() {
+		return true, nil // it may be a directory, too
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a Portage configuration: %w", err)
+	}
+	return !strings.HasPrefix(string(text), sampleMark), nil
+}
+
 // Repository is an ebuild repository of a configuration.
 type Repository struct{ Name, Path string }
 
@@ -80,7 +100,7 @@ func WriteConfig(dir string, repos []Repository) error {
 		fmt.Fprintf(&conf, "\n[%s]\nlocation = %s\n", r.Name, r.Path)
 	}
 	arch, chost := machineArch()
-	makeConf := fmt.Sprintf(`# Written by swarm for its sample packages.
+	makeConf := fmt.Sprintf(sampleMark+`
 ARCH="%s"
 ACCEPT_KEYWORDS="%s"
 CHOST="%s"

@@ -202,7 +202,7 @@ func runFlags() []cli.Flag {
 		stringFlag("builder", "auto", "`WHAT` swarm build plans with: portage, sample, or auto"),
 		stringFlag("emerge", "", "the emerge to build with, a `FILE`; empty looks on PATH"),
 		boolFlag("in-place", false, "build in this machine's own root what comes without a base; such packages are marked provisional"),
-		stringFlag("portage-config", "", "`DIR` that holds etc/portage, if not the machine's own"),
+		stringFlag("portage-config", "", "`DIR` that holds etc/portage, if not the machine's own; without one it gets that of the sample ebuilds"),
 		boolFlag("mdns", true, "find peers of the swarm on the local network"),
 		boolFlag("dht", true, "find peers of the swarm through one another"),
 		listFlag("alert", "`WHERE` to tell of trouble: an https:// address (JSON, ntfy+https://HOST/TOPIC, or Uptime Kuma's push), or the path of a program; may be given more than once"),

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge"
 	"github.com/build-swarm/swarm/build/emerge/base"
+	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 )
@@ -43,7 +45,7 @@ func (d *Daemon) AddBase(ctx context.Context, req control.BaseRequest) (info con
 		return info, err
 	}
 	err = d.Agent.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {
-		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Reason: "base " + req.Name}}}
+		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Reason: pinBase + req.Name}}}
 	})
 	if err != nil {
 		return info, err
@@ -67,16 +69,46 @@ func baseError(req control.BaseRequest, err error) error {
 	return e
 }
 
-// baseNamed is what a base's name means here.
-func (d *Daemon) baseNamed(name string) (build.BaseRef, error) {
+// pinBase begins the reason of the pin that keeps a base; its name follows.
+const pinBase = "base "
+
+// baseNamed is what a base's name means here or else, since one machine adds a
+// base for all, what its newest pin on the board says.
+func (d *Daemon) baseNamed(ctx context.Context, name string) (build.BaseRef, error) {
 	n, err := d.Ground.Bases.Named(name)
 	if errors.Is(err, base.ErrNoBase) {
+		if ref, berr := d.baseOnBoard(ctx, name); berr != nil || !ref.IsZero() {
+			return ref, berr
+		}
 		return build.BaseRef{}, &control.Error{Kind: control.KindNotFound, Message: build.OneLine(err.Error(), 300), Hint: "swarm base ls, or swarm base add " + name}
 	}
 	if err != nil {
 		return build.BaseRef{}, err
 	}
 	return n.Newest(), nil
+}
+
+// baseOnBoard is the base that was pinned under a name last; zero if none is.
+func (d *Daemon) baseOnBoard(ctx context.Context, name string) (ref build.BaseRef, err error) {
+	err = d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		var newest uint64
+		for _, o := range r.Records() {
+			var pin claims.Directive
+			if o.Type() != claims.TypeDirective || o.Stamp() < newest || build.Unmarshal(o.Body(), &pin) != nil ||
+				pin.Verb != claims.VerbPin || pin.Off || pin.Reason != pinBase+name {
+				continue
+			}
+			c, perr := cas.Parse(pin.Scope)
+			if perr != nil {
+				continue
+			}
+			if digest, derr := cas.Digest(c); derr == nil {
+				ref, newest = build.BaseRef{Name: name, Digest: hex.EncodeToString(digest[:])}, o.Stamp()
+			}
+		}
+		return nil
+	})
+	return ref, err
 }
 
 // ListBases lists the bases that have a name here.
@@ -151,6 +183,6 @@ func (d *Daemon) RemoveBase(ctx context.Context, name string) error {
 		return err
 	}
 	return d.Agent.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {
-		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Off: true, Reason: "base " + name + " removed"}}}
+		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Off: true, Reason: pinBase + name + " removed"}}}
 	})
 }

@@ -99,12 +99,29 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 	return b, nil
 }
 
-// findPortage finds the machine's Portage, or makes the configuration of the
-// sample ebuilds: on the machine's own root where builds can have roots above
-// it, else in a Prefix.
+// findPortage finds the machine's Portage, on its own configuration or on the
+// one below the directory that was named. If nobody put one there it makes that
+// of the sample ebuilds: on the machine's own root where builds can have roots
+// above it, else in a Prefix.
 func findPortage(ctx context.Context, s Search, isolated bool) (*emerge.Portage, []string, error) {
 	if s.PortageConfig == "" {
 		p, err := emerge.Detect(ctx, emerge.Config{Emerge: s.Emerge})
+		return p, nil, err
+	}
+	own, err := emerge.HoldsConfig(s.PortageConfig)
+	if err != nil {
+		return nil, nil, err
+	}
+	if own {
+		dir, err := filepath.Abs(s.PortageConfig)
+		if err != nil {
+			return nil, nil, fmt.Errorf("find Portage's configuration: %w", err)
+		}
+		c := emerge.Config{Emerge: s.Emerge, ConfigRoot: dir}
+		if os.Geteuid() != 0 {
+			c.EPrefix = dir // all that an ordinary user may change
+		}
+		p, err := emerge.Detect(ctx, c)
 		return p, nil, err
 	}
 	c, err := emerge.DemoConfig(s.PortageConfig)

@@ -105,7 +105,7 @@ func (d *Daemon) putTarget(ctx context.Context, req control.TargetRequest, b *bu
 	case req.Base != "" && d.Ground == nil:
 		return control.TargetReply{}, &control.Error{Kind: control.KindUsage, Message: "this peer keeps no bases", Hint: "swarm base add NAME makes one"}
 	case req.Base != "":
-		if t.Base, err = d.baseNamed(req.Base); err != nil {
+		if t.Base, err = d.baseNamed(ctx, req.Base); err != nil {
 			return control.TargetReply{}, err
 		}
 	}
