@@ -60,7 +60,7 @@ func (p *Publisher) Finalize(ctx context.Context, req Request) (*Released, error
 			}
 			return out, ErrNothing
 		}
-		if err := p.gates(ctx, s); err != nil {
+		if err := p.gates(ctx, &out.Staged); err != nil {
 			return out, err
 		}
 		moved, err := p.show(ctx, out)
@@ -194,6 +194,28 @@ type Trial struct {
 	Open      func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error)
 }
 
+// Installed is what an install test of a release came to.
+type Installed struct {
+	Peer     string   // name of the peer that installed; "" = nobody did
+	Packages int      // that were installed, with those that they need
+	Failed   []string // a line each
+	Untried  string   // why nothing, or not all, was installed
+}
+
+// String says it in a line for people.
+func (i *Installed) String() string {
+	done := fmt.Sprintf("%s installed %d packages into a fresh root", i.Peer, i.Packages)
+	switch {
+	case i.Peer == "" || i.Packages == 0 && len(i.Failed) == 0:
+		return "not made: " + i.Untried
+	case len(i.Failed) > 0:
+		return fmt.Sprintf("%s; %d could not be installed: %s", done, len(i.Failed), strings.Join(i.Failed, "; "))
+	case i.Untried != "":
+		return done + "; not all: " + i.Untried
+	}
+	return done
+}
+
 // gates checks a staged release; an error that wraps ErrRefused says what
 // speaks against it.
 func (p *Publisher) gates(ctx context.Context, s *Staged) error {
@@ -218,17 +240,52 @@ func (p *Publisher) gates(ctx context.Context, s *Staged) error {
 	if len(index.Entries) != len(s.Manifest.Entries) {
 		return fmt.Errorf("%w: its index lists %d of %d packages", ErrRefused, len(index.Entries), len(s.Manifest.Entries))
 	}
-	if p.Try == nil {
-		return nil
+	var against []string
+	if p.Try != nil {
+		if against, err = p.Try(ctx, Trial{Target: s.Target, Manifest: &s.Manifest, New: fresh, Index: text, Consumers: s.Consumers, Open: p.Open}); err != nil {
+			return fmt.Errorf("try the release with Portage: %w", err)
+		}
 	}
-	against, err := p.Try(ctx, Trial{Target: s.Target, Manifest: &s.Manifest, New: fresh, Index: text, Consumers: s.Consumers, Open: p.Open})
-	if err != nil {
-		return fmt.Errorf("try the release with Portage: %w", err)
+	if len(against) == 0 && p.Install != nil && len(fresh) > 0 {
+		if against, err = p.install(ctx, s); err != nil {
+			return fmt.Errorf("have the release installed by another peer: %w", err)
+		}
 	}
 	if len(against) > 0 {
 		return fmt.Errorf("%w: %s", ErrRefused, build.OneLine(strings.Join(against, "; "), 2000))
 	}
 	return nil
+}
+
+// install has another peer install what is staged, and returns what speaks
+// against it.
+func (p *Publisher) install(ctx context.Context, s *Staged) ([]string, error) {
+	b, err := s.Manifest.Encode()
+	if err != nil {
+		return nil, err
+	}
+	info, err := p.Store.Put(ctx, bytes.NewReader(b), cid.Undef)
+	if err != nil {
+		return nil, fmt.Errorf("keep the release: %w", err)
+	}
+	if err := p.Announce(ctx, info.CID); err != nil {
+		return nil, err
+	}
+	before := ""
+	if s.Head != nil {
+		before = s.Head.Release
+	}
+	got, err := p.Install(ctx, s.Target, info.CID.String(), before)
+	if err != nil {
+		return nil, err
+	}
+	s.Install = &got
+	p.Log.Info("install test", "target", s.Target, "result", got.String())
+	against := make([]string, len(got.Failed))
+	for i, f := range got.Failed {
+		against[i] = fmt.Sprintf("%s could not install %s", got.Peer, f)
+	}
+	return against, nil
 }
 
 // verify reads a package once and compares it with what the index will say.

@@ -389,3 +389,43 @@ func TestAPrunedReleaseIsNotGoneBackTo(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAPeerThatCannotInstallAReleaseHoldsItBack(t *testing.T) {
+	t.Parallel()
+	p := agenttest.Start(t, t.TempDir())
+	pub := publisher(p)
+	a := version(t, "x/a-1")
+	ask(p, "r1", a)
+	built(t, p, a)
+	var asked []string
+	answer := Installed{Peer: "beta", Packages: 0, Failed: []string{"x/a-1: postinst phase: no such user"}}
+	pub.Install = func(ctx context.Context, target, manifest, before string) (Installed, error) {
+		m, err := LoadManifest(ctx, p.Store, p.NoPeers, manifest)
+		if err != nil {
+			return Installed{}, err
+		}
+		asked = append(asked, fmt.Sprintf("%s %s after %q", target, names(m), before))
+		return answer, nil
+	}
+	out, err := pub.Finalize(t.Context(), Request{Target: "t"})
+	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "beta could not install x/a-1: postinst phase: no such user") {
+		t.Errorf("finalize: %v", err)
+	}
+	if out.Install == nil || !strings.Contains(out.Install.String(), "1 could not be installed: x/a-1") {
+		t.Errorf("it says %v", out.Install)
+	}
+	// That nobody can try holds nothing up, and is said.
+	answer = Installed{Untried: "there is no other drone for it"}
+	out = finalize(t, pub)
+	if got := out.Install.String(); got != "not made: there is no other drone for it" {
+		t.Errorf("it says %q", got)
+	}
+	// The next release asks for what is new against that one.
+	b := version(t, "x/b-1")
+	ask(p, "r2", b)
+	built(t, p, b)
+	finalize(t, pub)
+	if want := []string{`t a after ""`, `t a after ""`, fmt.Sprintf("t a b after %q", out.Shown.Release)}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %q, want %q", asked, want)
+	}
+}

@@ -14,8 +14,9 @@
 //   - What is staged for the first time is read once, from here or from its
 //     holders, and has to have the size and the digests that the index will
 //     say; the index is written and read back; no seed is in it. Where Portage
-//     is at hand it plans an update of every consumer, and installs the newcomers into
-//     an empty root (Try).
+//     is at hand it plans an update of every consumer (Try), and another peer
+//     installs the newcomers into a fresh root (Install). That nobody can do so
+//     holds nothing up, and is said.
 //   - A round is released by itself once all its jobs have ended (built,
 //     blocked, or waiting for a blocked one), unless its requester wants a
 //     person to do it (build.Round.Manual). One peer does: the requester while
@@ -70,7 +71,11 @@ type Publisher struct {
 	// Try asks Portage about a staged release; nil where there is none. It
 	// returns what speaks against it, a line each.
 	Try func(ctx context.Context, t Trial) ([]string, error)
-	Log *slog.Logger
+	// Install has another peer install a staged release, a manifest that this
+	// peer holds, into a fresh root: what it has and the manifest before ("" =
+	// none) has not. nil = nobody is asked.
+	Install func(ctx context.Context, target, manifest, before string) (Installed, error)
+	Log     *slog.Logger
 
 	making   sync.Mutex        // one release is made at a time
 	mu       sync.Mutex        // of verified

@@ -33,6 +33,7 @@ type Staged struct {
 	Held      []Held
 	Changes   []release.Change // against Prev; they point into Prev and Manifest
 	Consumers []release.Consumer
+	Install   *Installed // what an install test came to; nil before the gates
 
 	rounds []string // open rounds of which all is built
 }

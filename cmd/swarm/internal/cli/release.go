@@ -73,6 +73,9 @@ func showFinalize(e *env, r control.FinalizeReply, dry bool) {
 	if len(r.Consumers) > 0 {
 		o.Printf("looked at what is installed on: %s\n", render.Clean(strings.Join(r.Consumers, ", ")))
 	}
+	if r.InstallTest != "" {
+		o.Printf("install test: %s\n", render.Clean(r.InstallTest))
+	}
 	if r.Released {
 		o.Printf("\nNEXT ACTION: %s\n", o.Styled(render.Strong, "swarm update, on each machine that installs from it"))
 	}

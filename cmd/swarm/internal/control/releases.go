@@ -92,6 +92,9 @@ type FinalizeReply struct {
 	// Consumers are those whose installed packages were looked at, by nickname.
 	Consumers []string `json:"consumers"`
 	Refused   string   `json:"refused"` // why a gate let nothing through
+	// InstallTest says in a line what came of the install test by another peer;
+	// "" when none was due.
+	InstallTest string `json:"install_test"`
 }
 
 // RollbackRequest asks for another kept release; "" is the one before.

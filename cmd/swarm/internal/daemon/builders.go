@@ -77,6 +77,9 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 		// A base carries a Portage of its own.
 		b.Build[build.BuilderPortage] = b.tools.ebuilds(nil, roots, s.Log)
 	}
+	if why == nil {
+		b.Ground.Roots = b.tools.Roots.fresh(b.Ground.Bases, p, s.Log)
+	}
 	switch {
 	case err == nil:
 		found := p.Found()

@@ -118,6 +118,14 @@ func (t rootTools) roots(bases *base.Store, own *emerge.Portage, probed bool, lo
 	})
 }
 
+// fresh makes the roots of install tests, which the daemon itself makes: its
+// control group is not theirs.
+func (t rootTools) fresh(bases *base.Store, own *emerge.Portage, log *slog.Logger) *emerge.Roots {
+	return emerge.NewRoots(emerge.RootsConfig{
+		Bases: bases, Dir: filepath.Join(t.State, "roots"), Own: own, Probed: true, Log: log, Limits: sandbox.Limits{Processes: 16384},
+	})
+}
+
 // ebuilds builds real ebuilds: in a root of their own where the job has a base,
 // and otherwise in place, where that was asked for.
 type ebuilds struct {
@@ -156,7 +164,10 @@ type Ground struct {
 	Trees *emerge.TreeStore
 	// Sources are what builds download; nil until Use.
 	Sources *sources.Sharer
-	Log     *slog.Logger
+	// Roots makes fresh roots in this process, for install tests; nil = they
+	// cannot be isolated here.
+	Roots *emerge.Roots
+	Log   *slog.Logger
 }
 
 // Use gives the ground blobs and peers, and returns how a blob is brought here from

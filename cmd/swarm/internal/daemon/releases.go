@@ -145,6 +145,9 @@ func staged(s *publish.Staged) control.FinalizeReply {
 	for i := range s.Manifest.Entries {
 		reply.Bytes += s.Manifest.Entries[i].Artifact.Size
 	}
+	if s.Install != nil {
+		reply.InstallTest = build.OneLine(s.Install.String(), 1000)
+	}
 	for _, c := range s.Consumers {
 		reply.Consumers = append(reply.Consumers, c.Name)
 	}

@@ -98,6 +98,7 @@ type Node struct {
 	catalog   *daemon.Catalog
 	gateway   *httpgateway.Gateway
 	publisher *publish.Publisher
+	installs  *daemon.InstallTests
 	copies    *replicator.Replicator
 	holdings  *daemon.Holdings
 	garbage   *daemon.Collector
@@ -200,6 +201,9 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
 			return n.catalog.Open(ctx, c, size)
 		}}
+	n.installs = &daemon.InstallTests{Board: n.board, Net: n.host, Store: n.store, Fetch: fetch, Open: n.publisher.Open, Ground: cfg.Ground, Log: cfg.Log}
+	n.installs.Serve()
+	n.publisher.Install = n.installs.InstallElsewhere
 	n.garbage = &daemon.Collector{Board: n.board, Net: n.host, Store: n.store, Holdings: n.holdings, Fetch: fetch, BuildOnly: !cfg.Stores,
 		File: filepath.Join(cfg.State, "garbage.json"), Log: cfg.Log}
 	n.garbage.Serve()
@@ -246,7 +250,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	defer stop()
 	for _, run := range []func(context.Context) error{n.host.Run, n.finder.Run, n.direct.Run, n.gateway.Run, n.control.Run,
-		n.catalog.Run, n.catalog.Prefetch, n.screens.Run, n.screens.Alert, n.daemon.Run} {
+		n.catalog.Run, n.catalog.Prefetch, n.screens.Run, n.screens.Alert, n.daemon.Run, n.installs.Run} {
 		g.Go(func() error { return run(inner) })
 	}
 	g.Go(func() error { defer stopInner(); return n.board.Run(board) })

@@ -1,0 +1,356 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge"
+	"github.com/build-swarm/swarm/build/publish"
+	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/build/worker"
+	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/httpgateway/binhost"
+	"github.com/build-swarm/swarm/p2p"
+)
+
+// ProtoInstall asks a drone to install what is new in a release into a fresh
+// root, and how far it is: the same request asks for both.
+const ProtoInstall = "/swarm/install-test/1"
+
+const (
+	installAnswer = 1 << 20
+	// An install test may take installLeast, and installEach for each new
+	// package beside that; installMost at the most. A package takes three
+	// seconds, and as long again to be fetched.
+	installLeast = 5 * time.Minute
+	installEach  = 20 * time.Second
+	installMost  = 30 * time.Minute
+	// installPoll is how often the drone is asked how far it is.
+	installPoll = time.Second
+	// installKept is how many results that nobody has asked for a drone keeps.
+	installKept = 8
+)
+
+type installRequest struct {
+	Manifest string `cbor:"manifest"` // CID
+	Before   string `cbor:"before"`   // CID of the release before; "" = none
+}
+
+// installReply says how an install test goes: under way while it is not Done.
+// Why says why there is none here.
+type installReply struct {
+	Done   bool                 `cbor:"done"`
+	Why    string               `cbor:"why,omitempty"`
+	Report emerge.InstallReport `cbor:"report"`
+}
+
+// InstallTests makes install tests for other peers, one at a time.
+type InstallTests struct {
+	Board  Board
+	Net    p2p.Network
+	Store  cas.Store
+	Fetch  func(ctx context.Context, c cid.Cid) error
+	Open   func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error)
+	Ground *Ground
+	Log    *slog.Logger
+
+	start chan installRequest
+
+	mu      sync.Mutex
+	running string // manifest
+	done    []installed
+}
+
+type installed struct {
+	manifest string
+	reply    installReply
+}
+
+// Serve answers other peers. It is called before Run.
+func (t *InstallTests) Serve() {
+	t.start = make(chan installRequest, 1)
+	p2p.Serve(t.Net, ProtoInstall, 4<<10, func(ctx context.Context, _ string, req []byte) ([]byte, error) {
+		var r installRequest
+		if err := build.Unmarshal(req, &r); err != nil {
+			return nil, fmt.Errorf("decode request for an install test: %w", err)
+		}
+		return build.Marshal(t.answer(ctx, r))
+	})
+}
+
+// answer says how far a test is, and begins it if it is not known here. A result
+// is told once: whoever asks again later wants another test.
+func (t *InstallTests) answer(ctx context.Context, r installRequest) installReply {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, d := range t.done {
+		if d.manifest == r.Manifest {
+			t.done = slices.Delete(t.done, i, i+1)
+			return d.reply
+		}
+	}
+	if t.running == r.Manifest {
+		return installReply{}
+	}
+	if why := t.declines(ctx); why != "" {
+		return installReply{Done: true, Why: why}
+	}
+	select {
+	case t.start <- r:
+		t.running = r.Manifest
+		return installReply{}
+	default:
+		return installReply{Done: true, Why: "it begins with another one"}
+	}
+}
+
+// declines says why no test may begin here. The caller holds the lock.
+func (t *InstallTests) declines(ctx context.Context) (why string) {
+	switch {
+	case t.Ground == nil || t.Ground.Roots == nil:
+		return "it can isolate nothing"
+	case t.running != "":
+		return "it makes another install test"
+	}
+	err := t.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		for _, p := range r.Peers(now) {
+			if p.Self && !p.Beat.Accepting {
+				why = cmp.Or(p.Beat.Why, "it takes no work now")
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return "it is about to end"
+	}
+	return why
+}
+
+// Run makes the tests until ctx ends.
+func (t *InstallTests) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-t.start:
+			limited, cancel := context.WithTimeout(ctx, installMost)
+			rep, err := t.make(limited, r)
+			cancel()
+			reply := installReply{Done: true, Report: rep}
+			if err != nil {
+				reply.Why = build.OneLine(err.Error(), 300)
+				t.Log.Info("install test not made", "release", r.Manifest, "error", err)
+			} else {
+				t.Log.Info("install test made", "release", r.Manifest, "installed", rep.Installed, "failed", len(rep.Failed), "untried", rep.Untried)
+			}
+			t.mu.Lock()
+			t.running = ""
+			t.done = append(t.done, installed{r.Manifest, reply})
+			t.done = t.done[max(0, len(t.done)-installKept):]
+			t.mu.Unlock()
+		}
+	}
+}
+
+// make makes one test. Its errors are this machine's.
+func (t *InstallTests) make(ctx context.Context, r installRequest) (rep emerge.InstallReport, err error) {
+	var before *release.Manifest
+	if r.Before != "" {
+		if before, err = publish.LoadManifest(ctx, t.Store, t.Fetch, r.Before); err != nil {
+			return rep, err
+		}
+	}
+	m, err := publish.LoadManifest(ctx, t.Store, t.Fetch, r.Manifest)
+	if err != nil {
+		return rep, err
+	}
+	index, err := binhost.New(m)
+	if err != nil {
+		return rep, err
+	}
+	fresh := newEntries(before, m)
+	on, err := groundOf(ctx, t.Board, fresh)
+	if err != nil {
+		return rep, err
+	}
+	req := worker.Request{Job: build.Job{Builder: build.BuilderPortage}}
+	if err := t.Ground.Prepare(ctx, on, &req); err != nil {
+		return rep, err
+	}
+	test := emerge.InstallTest{
+		Base: req.Base, Bundle: req.Bundle, Repos: req.Repos, Log: io.Discard,
+		Index: index.Render(release.Channel{Target: m.Target, Name: release.Stable, Version: 1, Timestamp: 1}),
+	}
+	paths := index.Paths()
+	for i, it := range index.Items() {
+		e := &m.Entries[i]
+		test.Offered = append(test.Offered, emerge.Offered{CPV: e.CPV, Slot: e.Slot, BuildID: it.BuildID, Path: it.Path, Want: fresh[e.Key]})
+	}
+	test.Bring = func(ctx context.Context, path, file string) error {
+		it := paths[path]
+		c, err := cas.Parse(it.CID)
+		if err != nil {
+			return err
+		}
+		from, err := t.Open(ctx, c, it.Size)
+		if err != nil {
+			return err
+		}
+		to, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if err == nil {
+			_, err = io.Copy(to, from)
+			err = errors.Join(err, to.Close(), os.Chtimes(file, time.Unix(it.MTime, 0), time.Unix(it.MTime, 0)))
+		}
+		return errors.Join(err, from.Close())
+	}
+	return t.Ground.Roots.TryInstall(ctx, test)
+}
+
+// newEntries are the keys of what a release has and the one before has not.
+func newEntries(before, m *release.Manifest) map[build.Key]bool {
+	fresh := map[build.Key]bool{}
+	for _, c := range release.Diff(before, m) {
+		if c.New != nil && (c.Old == nil || c.Old.Artifact.CID != c.New.Artifact.CID) {
+			fresh[c.New.Key] = true
+		}
+	}
+	return fresh
+}
+
+// errNoBase says that there is no fresh root of a release's packages.
+var errNoBase = errors.New("its packages were built without a base")
+
+// groundOf is what packages were planned on: the same for all that are new, or
+// one of them.
+func groundOf(ctx context.Context, board Board, fresh map[build.Key]bool) (on claims.Ground, err error) {
+	keys := make([]build.Key, 0, len(fresh))
+	for k := range fresh {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	err = board.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		for _, k := range keys {
+			if on = r.GroundOf(k); !on.Base.IsZero() {
+				return nil
+			}
+		}
+		return nil
+	})
+	if err == nil && on.Base.IsZero() {
+		err = errNoBase
+	}
+	return on, err
+}
+
+// InstallElsewhere has another peer make an install test, and waits for it. That
+// nobody can is no error.
+func (t *InstallTests) InstallElsewhere(ctx context.Context, target, manifest, before string) (publish.Installed, error) {
+	m, err := publish.LoadManifest(ctx, t.Store, t.Fetch, manifest)
+	if err != nil {
+		return publish.Installed{}, err
+	}
+	var old *release.Manifest
+	if before != "" {
+		if old, err = publish.LoadManifest(ctx, t.Store, t.Fetch, before); err != nil {
+			return publish.Installed{}, err
+		}
+	}
+	fresh := newEntries(old, m)
+	if _, err := groundOf(ctx, t.Board, fresh); errors.Is(err, errNoBase) {
+		return publish.Installed{Untried: err.Error()}, nil
+	} else if err != nil {
+		return publish.Installed{}, err
+	}
+	drones, err := t.drones(ctx, target, manifest)
+	if err != nil {
+		return publish.Installed{}, err
+	}
+	if len(drones) == 0 {
+		return publish.Installed{Untried: "there is no other drone for it"}, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, min(installMost, installLeast+time.Duration(len(fresh))*installEach))
+	defer cancel()
+	var why []string
+	for _, d := range drones {
+		reply, err := t.ask(limited, d.id, installRequest{manifest, before})
+		if ctx.Err() != nil {
+			return publish.Installed{}, ctx.Err()
+		}
+		switch {
+		case err != nil:
+			why = append(why, d.nick+": "+problem(err))
+		case reply.Why != "":
+			why = append(why, d.nick+": "+reply.Why)
+		default:
+			rep := reply.Report
+			return publish.Installed{Peer: d.nick, Packages: rep.Installed, Failed: rep.Failed, Untried: rep.Untried}, nil
+		}
+	}
+	return publish.Installed{Untried: build.OneLine(strings.Join(why, "; "), 300)}, nil
+}
+
+type drone struct{ id, nick string }
+
+// drones lists the other peers that could make a test, steady ones first.
+func (t *InstallTests) drones(ctx context.Context, target, manifest string) (out []drone, err error) {
+	err = t.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		on := r.Target(target)
+		peers := slices.DeleteFunc(r.Peers(now), func(p claims.Peer) bool {
+			return p.Self || !p.Live || p.Beat.Slots == 0 || !p.Beat.Accepting || !slices.Contains(p.Beat.Builders, build.BuilderPortage) ||
+				on != nil && on.State == build.TargetLive && on.Excludes(p.Beat.Arch, p.Beat.Features) != ""
+		})
+		slices.SortFunc(peers, func(a, b claims.Peer) int {
+			if a.Beat.Steady != b.Beat.Steady {
+				if a.Beat.Steady {
+					return -1
+				}
+				return 1
+			}
+			return cmp.Compare(claims.Rendezvous(manifest, b.ID), claims.Rendezvous(manifest, a.ID))
+		})
+		for _, p := range peers {
+			out = append(out, drone{p.ID, r.Name(p.ID)})
+		}
+		return nil
+	})
+	return out, err
+}
+
+// ask has one drone make the test and waits until it is made.
+func (t *InstallTests) ask(ctx context.Context, peer string, r installRequest) (reply installReply, err error) {
+	req, err := build.Marshal(r)
+	if err != nil {
+		return reply, err
+	}
+	tick := time.NewTicker(installPoll)
+	defer tick.Stop()
+	for {
+		one, cancel := context.WithTimeout(ctx, 30*time.Second)
+		raw, err := p2p.Request(one, t.Net, peer, ProtoInstall, req, installAnswer)
+		cancel()
+		if err == nil {
+			err = build.Unmarshal(raw, &reply)
+		}
+		if err != nil || reply.Done {
+			return reply, err
+		}
+		select {
+		case <-ctx.Done():
+			return reply, errors.New("it took too long")
+		case <-tick.C:
+		}
+	}
+}
