@@ -41,8 +41,8 @@ func (p *Portage) SystemPackages(ctx context.Context) ([]build.CPV, error) {
 
 // FillSystem packs this machine's @system and installs the packages into the
 // empty directory dir: a root that packages can be built from. It takes a few
-// seconds for each package; tell hears of each step.
-func (p *Portage) FillSystem(ctx context.Context, dir string, tell func(string)) (err error) {
+// seconds for each package; tell hears what is done, and how many packages are.
+func (p *Portage) FillSystem(ctx context.Context, dir string, tell func(what string, done, all int)) (err error) {
 	packages, err := p.SystemPackages(ctx)
 	if err != nil {
 		return err
@@ -54,13 +54,13 @@ func (p *Portage) FillSystem(ctx context.Context, dir string, tell func(string))
 	defer func() { err = errors.Join(err, os.RemoveAll(pkgs)) }()
 	args := []string{"--ignore-default-opts", "--color=n", "--nospinner", "--root=" + dir, "--oneshot", "--usepkgonly", "--nodeps", "--jobs=1"}
 	for i, cpv := range packages {
-		tell(fmt.Sprintf("packing %s, %d of %d", cpv, i+1, len(packages)))
+		tell("pack @system", i, len(packages))
 		if _, err := p.Quickpkg(ctx, pkgs, cpv); err != nil {
 			return err
 		}
 		args = append(args, "="+cpv.String())
 	}
-	tell(fmt.Sprintf("installing %d packages", len(packages)))
+	tell("install @system into an empty root", 0, 0)
 	cmd := exec.CommandContext(ctx, p.Emerge, args...)
 	cmd.Env = append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "PKGDIR="+pkgs, "PORTAGE_TMPDIR="+pkgs, "INSTALL_MASK=-*", "CONFIG_PROTECT=-*",
 		"ACCEPT_KEYWORDS=**", "ACCEPT_LICENSE=*", "FEATURES="+strings.Join(append(p.features(), "-binpkg-multi-instance"), " "))

@@ -16,6 +16,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
@@ -49,6 +50,7 @@ func (p *Publisher) Finalize(ctx context.Context, req Request) (*Released, error
 	p.making.Lock()
 	defer p.making.Unlock()
 	for range attempts {
+		progress.Tell(ctx, progress.Step{What: "work out what can go in"})
 		s, err := p.Stage(ctx, req)
 		if err != nil {
 			return nil, err
@@ -220,7 +222,8 @@ func (i *Installed) String() string {
 // speaks against it.
 func (p *Publisher) gates(ctx context.Context, s *Staged) error {
 	var fresh []release.Entry
-	for _, c := range s.Changes {
+	for i, c := range s.Changes {
+		progress.Tell(ctx, progress.Step{What: "read what is new", Done: int64(i), All: int64(len(s.Changes))})
 		if c.New == nil || c.Old != nil && c.Old.Artifact.CID == c.New.Artifact.CID {
 			continue
 		}
@@ -242,11 +245,13 @@ func (p *Publisher) gates(ctx context.Context, s *Staged) error {
 	}
 	var against []string
 	if p.Try != nil {
+		progress.Tell(ctx, progress.Step{What: "have Portage try it"})
 		if against, err = p.Try(ctx, Trial{Target: s.Target, Manifest: &s.Manifest, New: fresh, Index: text, Consumers: s.Consumers, Open: p.Open}); err != nil {
 			return fmt.Errorf("try the release with Portage: %w", err)
 		}
 	}
 	if len(against) == 0 && p.Install != nil && len(fresh) > 0 {
+		progress.Tell(ctx, progress.Step{What: "have another peer install it"})
 		if against, err = p.install(ctx, s); err != nil {
 			return fmt.Errorf("have the release installed by another peer: %w", err)
 		}

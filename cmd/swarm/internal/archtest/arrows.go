@@ -33,6 +33,7 @@ var arrows = []arrow{
 	{"claims", append(slices.Clone(belowClaims), "claims/wire"), "the board speaks of builds and releases, and nothing that does I/O"},
 	{"build/plan", belowPlan, "who builds what is a function of the board"},
 	{"build/guest", []string{"build"}, "when a machine may build follows from its sensors, not from the board"},
+	{"build/progress", nil, "what somebody waits for, told by whoever does it to whoever listens; neither knows the other"},
 	{"build/view", belowView, "what screens show is a function of the board and the plan"},
 
 	{"build/view/viewtest", append(slices.Clone(belowView), "build/view", "claims/wire"), "boards for pictures, made of real records"},
@@ -64,7 +65,7 @@ var arrows = []arrow{
 	{"build/sample", []string{"build", "build/gpkg", "build/worker"}, "implements the worker's interface and knows no board"},
 	{"build/sources", []string{"build", "cas", "p2p"}, "shares files by their hashes; who builds what with them is not known here"},
 	{"build/request", append(slices.Clone(belowPlan), "claims/agent"), "from a plan to a round on the board"},
-	{"build/publish", append(slices.Clone(belowPlan), "claims/agent", "httpgateway/binhost"), "from ended rounds to releases on the board; a gate writes the index and reads it back"},
+	{"build/publish", append(slices.Clone(belowPlan), "build/progress", "claims/agent", "httpgateway/binhost"), "from ended rounds to releases on the board; a gate writes the index and reads it back"},
 
 	{"httpgateway/binhost", []string{"build", "build/release"}, "an index is a function of a release"},
 	{"httpgateway", append(slices.Clone(belowRelease), "build/release", "build/view", "httpgateway/binhost"), "serves releases and blobs from a Catalog; it must not see the board or the network"},
@@ -72,12 +73,12 @@ var arrows = []arrow{
 	{"httpgateway/ui", []string{"build", "build/view"}, "shows the one snapshot; what it shows comes from a Source, so that it runs without a swarm"},
 
 	{"cmd/swarm", []string{"cmd/swarm/internal/cli"}, "main hands over the arguments and the exit code"},
-	{"cmd/swarm/internal/cli", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/guest/...", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
+	{"cmd/swarm/internal/cli", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/guest/...", "build/progress", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
 		"flags in, answers out: names and errors of others, no part of the composition"},
-	{"cmd/swarm/internal/control", []string{"build", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
+	{"cmd/swarm/internal/control", []string{"build", "build/progress", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
 	{"cmd/swarm/internal/update", []string{"build", "build/release"}, "drives the emerge of a machine that installs; it needs no daemon"},
 	{"cmd/swarm/internal/monitor", []string{"build", "build/view", "cmd/swarm/internal/control", "cmd/swarm/internal/render"}, "draws what the daemon's API says, and asks it"},
-	{"cmd/swarm/internal/render", []string{"build", "build/view"}, "prints"},
+	{"cmd/swarm/internal/render", []string{"build", "build/progress", "build/view"}, "prints"},
 	{"cmd/swarm/internal/alert", []string{"build", "build/view"}, "tells people of the snapshot's issues; the board comes through its interface"},
 	{"cmd/swarm/internal/metrics", []string{"build", "build/view"}, "tells Prometheus what the snapshot says"},
 	{"cmd/swarm/internal/watch", []string{"build", "build/view"}, "looks at the one snapshot again and again, and keeps what happened"},

@@ -133,9 +133,13 @@ type env struct {
 	err  io.Writer
 	// adjust changes a daemon before it is made; nil but in tests.
 	adjust func(*node.Config)
+	wait   *render.Waiting // what is shown of a command's progress, or nil
 }
 
 func (e *env) note(format string, args ...any) {
+	if e.wait != nil {
+		e.wait.Pause()
+	}
 	// stderr is all there is to tell it on.
 	_, _ = fmt.Fprintf(e.err, format+"\n", args...)
 }

@@ -67,7 +67,9 @@ func baseAddCmd(e *env) *cli.Command {
 			if req.From != "" {
 				e.note("packing @system and installing it into an empty root: some seconds for each package")
 			}
-			info, err := control.NewClient(c.String("socket")).AddBase(c.Context, req)
+			ctx, end := e.waiting(c.Context)
+			info, err := control.NewClient(c.String("socket")).AddBase(ctx, req)
+			end()
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
@@ -44,7 +45,10 @@ func exportCmd(e *env) *cli.Command {
 				return err
 			}
 			out := &exporter{dir: dir, client: client, copy: c.Bool("copy")}
-			if err := out.run(c.Context, x); err != nil {
+			ctx, end := e.waiting(c.Context)
+			err = out.run(ctx, x)
+			end()
+			if err != nil {
 				return failure("the same command again goes on from there", "export to %s: %v", dir, err)
 			}
 			if c.Bool("json") {
@@ -88,12 +92,17 @@ func (x *exporter) run(ctx context.Context, r control.ExportReply) error {
 	if err := x.claim(); err != nil {
 		return err
 	}
+	all := int64(0)
+	for _, f := range r.Files {
+		all += f.Size
+	}
 	named := map[string]bool{"Packages": true, "Packages.gz": true, marker: true}
 	for _, f := range r.Files {
 		if !filepath.IsLocal(f.Path) {
 			return fmt.Errorf("package path %q leads out of the directory", f.Path)
 		}
 		named[f.Path] = true
+		progress.Tell(ctx, progress.Step{What: "write the packages", Done: x.Bytes, All: all, Bytes: true})
 		if err := x.file(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}

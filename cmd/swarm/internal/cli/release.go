@@ -33,9 +33,11 @@ func finalizeCmd(e *env) *cli.Command {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			reply, err := control.NewClient(c.String("socket")).Finalize(c.Context, control.FinalizeRequest{
+			ctx, end := e.waiting(c.Context)
+			reply, err := control.NewClient(c.String("socket")).Finalize(ctx, control.FinalizeRequest{
 				Target: c.String("target"), Without: c.StringSlice("without"), Try: c.Bool("dry-run"),
 			})
+			end()
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
@@ -406,7 +407,9 @@ func buildCmd(e *env) *cli.Command {
 
 func runBuild(c *cli.Context, e *env, atoms []string) error {
 	client := control.NewClient(c.String("socket"))
-	reply, err := client.Build(c.Context, control.BuildRequest{Atoms: atoms, Builder: build.Builder(c.String("with")), Command: "swarm build " + strings.Join(atoms, " ")})
+	ctx, end := e.waiting(c.Context)
+	reply, err := client.Build(ctx, control.BuildRequest{Atoms: atoms, Builder: build.Builder(c.String("with")), Command: "swarm build " + strings.Join(atoms, " ")})
+	end()
 	if err != nil {
 		return err
 	}
@@ -441,7 +444,9 @@ func (e *env) noteOmitted(reply control.BuildReply) {
 
 // waitRound follows a round until it is released, or can go no further.
 func waitRound(c *cli.Context, e *env, client *control.Client, reply control.BuildReply) error {
-	last, since := "", time.Time{} // since when no drone fits the rest
+	ctx, end := e.waiting(c.Context)
+	defer end()
+	since := time.Time{} // since when no drone fits the rest
 	for {
 		s, err := client.Status(c.Context)
 		if err != nil {
@@ -451,13 +456,10 @@ func waitRound(c *cli.Context, e *env, client *control.Client, reply control.Bui
 			if r.ID != reply.Round {
 				continue
 			}
-			line := fmt.Sprintf("%d of %d done, %d building, %d blocked", r.Done, r.Jobs, r.Building, r.Blocked)
-			if line != last {
-				e.note("%s", line)
-				last = line
-			}
+			progress.Tell(ctx, roundStep(r))
 			switch {
 			case r.State != string(build.RoundOpen), r.Manual && r.PlanKnown && r.Done == r.Jobs:
+				end()
 				return roundEnded(c, e, r)
 			case !stuck(r):
 				since = time.Time{}
@@ -465,6 +467,7 @@ func waitRound(c *cli.Context, e *env, client *control.Client, reply control.Bui
 				since = time.Now()
 			}
 			if stuck(r) && (r.Unfit == 0 && r.Done < r.Jobs || time.Since(since) > unfitPatience) {
+				end()
 				return roundEnded(c, e, r)
 			}
 		}

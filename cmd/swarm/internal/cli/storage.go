@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
@@ -31,18 +32,20 @@ func fsckCmd(e *env) *cli.Command {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			began, last := time.Now(), control.FsckStep{}
+			ctx, end := e.waiting(c.Context)
+			var last control.FsckStep
 			tell := func(s control.FsckStep) error {
 				last = s
 				if !s.Done {
-					e.note("%d of %d blobs, %s of %s, %s", s.Checked, s.Blobs, render.Bytes(s.CheckedBytes), render.Bytes(s.Bytes), fsckLeft(s, time.Since(began)))
+					progress.Tell(ctx, fsckStep(s))
 				}
 				return nil
 			}
-			err := control.NewClient(c.String("socket")).Fsck(c.Context, tell)
+			err := control.NewClient(c.String("socket")).Fsck(ctx, tell)
 			if ce, ok := errors.AsType[*control.Error](err); ok && ce.Kind == control.KindUnreachable {
-				err = offlineFsck(c.Context, e, c.String("state"), ce, tell)
+				err = offlineFsck(ctx, e, c.String("state"), ce, tell)
 			}
+			end()
 			if err != nil {
 				return err
 			}
@@ -59,14 +62,6 @@ func fsckCmd(e *env) *cli.Command {
 			return nil
 		},
 	}
-}
-
-// fsckLeft is the time that the rest takes at the pace so far.
-func fsckLeft(s control.FsckStep, took time.Duration) string {
-	if s.CheckedBytes == 0 {
-		return "just begun"
-	}
-	return "about " + render.Duration(time.Duration(float64(took)/float64(s.CheckedBytes)*float64(max(0, s.Bytes-s.CheckedBytes)))) + " left"
 }
 
 // offlineFsck checks the store itself. asked is why the daemon does not.
@@ -128,7 +123,10 @@ func gcCmd(e *env) *cli.Command {
 			}
 			if !c.Bool("dry-run") && due(reply) > 0 {
 				e.note("asking the other holders of %d blobs; this takes a minute", due(reply))
-				if reply, err = client.GC(c.Context, false); err != nil {
+				ctx, end := e.waiting(c.Context)
+				reply, err = client.GC(ctx, false)
+				end()
+				if err != nil {
 					return err
 				}
 			}

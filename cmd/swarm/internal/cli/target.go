@@ -272,7 +272,9 @@ func runFresh(c *cli.Context, e *env, atoms []string) error {
 		words = append(words, "--full")
 	}
 	req := control.FreshRequest{Target: c.String("target"), Atoms: atoms, Full: c.Bool("full"), DryRun: c.Bool("dry-run"), Command: strings.Join(words, " ")}
-	reply, err := client.Fresh(c.Context, req, func(s control.FreshStep) { showStep(e, s) })
+	ctx, end := e.waiting(c.Context)
+	reply, err := client.Fresh(ctx, req, func(s control.FreshStep) { showStep(e, s) })
+	end()
 	if err != nil {
 		return err
 	}

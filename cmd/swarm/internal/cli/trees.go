@@ -21,7 +21,9 @@ func treeCmds(e *env) []*cli.Command {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			reply, err := control.NewClient(c.String("socket")).VerifyTrees(c.Context)
+			ctx, end := e.waiting(c.Context)
+			reply, err := control.NewClient(c.String("socket")).VerifyTrees(ctx)
+			end()
 			return showTrees(c, e, reply, err)
 		},
 	}, {
@@ -31,7 +33,9 @@ func treeCmds(e *env) []*cli.Command {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			reply, err := control.NewClient(c.String("socket")).SyncTrees(c.Context, control.SyncRequest{Here: c.Bool("here")})
+			ctx, end := e.waiting(c.Context)
+			reply, err := control.NewClient(c.String("socket")).SyncTrees(ctx, control.SyncRequest{Here: c.Bool("here")})
+			end()
 			return showTrees(c, e, reply, err)
 		},
 	}}

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/update"
@@ -325,10 +326,12 @@ func (u *updater) merge(ctx context.Context, b *began, binary map[string]bool) e
 	if err != nil {
 		return fmt.Errorf("write emerge's output: %w", err)
 	}
-	bar := progress{out: u.env, quiet: u.json}
 	var kept error
+	var last update.Step
+	shown, end := u.env.waiting(ctx)
 	runErr := u.portage.Run(ctx, log, func(s update.Step) {
-		bar.show(s)
+		last = s
+		u.show(shown, s)
 		if !s.Completed {
 			return
 		}
@@ -341,17 +344,17 @@ func (u *updater) merge(ctx context.Context, b *began, binary map[string]bool) e
 			kept = err
 		}
 	})
-	bar.end()
+	end()
 	if err := errors.Join(kept, log.Close()); err != nil {
 		u.note("%v", err) // the update itself is what counts
 	}
 	switch {
 	case ctx.Err() != nil:
-		u.note("cut off after %d of %d; what is installed stays, and swarm update goes on from there", bar.last.Done, bar.last.Total)
+		u.note("cut off after %d of %d; what is installed stays, and swarm update goes on from there", last.Done, last.Total)
 		return ctx.Err()
 	case runErr != nil:
 		text, _ := os.ReadFile(path) // the hint names it
-		return failure("all of it is in "+path+"; swarm update goes on from there", "the update stopped after %d of %d: %v: %s", bar.last.Done, bar.last.Total, runErr, why(string(text)))
+		return failure("all of it is in "+path+"; swarm update goes on from there", "the update stopped after %d of %d: %v: %s", last.Done, last.Total, runErr, why(string(text)))
 	}
 	return nil
 }
@@ -371,37 +374,15 @@ func why(text string) string {
 	return build.OneLine(last, 300)
 }
 
-// progress is a bar on a terminal, and a line a package elsewhere.
-type progress struct {
-	out   *env
-	quiet bool
-	last  update.Step
-	drawn bool
-}
-
-func (p *progress) show(s update.Step) {
-	p.last = s
-	if p.quiet {
-		return
-	}
-	if !p.out.out.TTY {
-		if s.Completed {
-			p.out.out.Printf("[%d/%d] %s\n", s.Done, s.Total, render.Clean(s.Name))
-		}
-		return
-	}
-	const width = 30
-	full := 0
-	if s.Total > 0 {
-		full = width * s.Done / s.Total
-	}
-	p.drawn = true
-	p.out.out.Printf("\r\x1b[K[%s%s] %d/%d %s", strings.Repeat("#", full), strings.Repeat(".", width-full), s.Done, s.Total, render.Clean(s.Name))
-}
-
-func (p *progress) end() {
-	if p.drawn {
-		p.out.out.Printf("\r\x1b[K")
+// show tells of a step: on a terminal as any progress is, elsewhere by a line of
+// data for each package.
+func (u *updater) show(ctx context.Context, s update.Step) {
+	switch {
+	case u.json:
+	case u.env.out.TTY:
+		progress.Tell(ctx, progress.Step{What: "update", Done: int64(s.Done), All: int64(s.Total), Note: s.Name})
+	case s.Completed:
+		u.env.out.Printf("[%d/%d] %s\n", s.Done, s.Total, render.Clean(s.Name))
 	}
 }
 

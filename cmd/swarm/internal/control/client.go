@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/build/view"
 )
 
@@ -98,6 +99,9 @@ func ask[T any](ctx context.Context, c *Client, path string, body any) (T, error
 		return v, err
 	}
 	defer res.Body.Close()
+	if res.Header.Get("Content-Type") == withProgress {
+		return follow[T](ctx, res.Body, path)
+	}
 	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
 		if late, ok := errors.AsType[*Error](context.Cause(ctx)); ok {
 			return v, late
@@ -119,6 +123,9 @@ func (c *Client) do(ctx context.Context, path string, body any) (*http.Response,
 	req, err := http.NewRequestWithContext(ctx, method, "http://swarm"+path, r)
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
+	}
+	if method == http.MethodPost && progress.Listened(ctx) {
+		req.Header.Set("Accept", withProgress)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

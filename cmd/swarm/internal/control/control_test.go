@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/build/view"
 )
 
@@ -37,8 +38,11 @@ func (f *fake) Jobs(_ context.Context, round string) ([]view.Job, error) {
 	return []view.Job{}, nil
 }
 
-func (f *fake) Build(_ context.Context, req BuildRequest) (BuildReply, error) {
+func (f *fake) Build(ctx context.Context, req BuildRequest) (BuildReply, error) {
 	f.built = req
+	for n := range int64(3) {
+		progress.Tell(ctx, progress.Step{What: "plan", Done: n, All: 3})
+	}
 	if len(req.Atoms) == 0 {
 		return BuildReply{}, &Error{Kind: KindUsage, Message: "nothing is asked for"}
 	}
@@ -104,6 +108,27 @@ func TestAnswersAndErrorsTravelWhole(t *testing.T) {
 	}
 	if _, err := c.Build(ctx, BuildRequest{}); err == nil || err.Error() != "nothing is asked for" {
 		t.Errorf("Build of nothing: %v", err)
+	}
+}
+
+func TestWhoListensHearsHowFarTheDaemonIs(t *testing.T) {
+	c, f, _ := serve(t)
+	var heard []int64
+	ctx := progress.With(context.Background(), func(s progress.Step) { heard = append(heard, s.Done) })
+	want := BuildRequest{Atoms: []string{"a/b"}, Builder: "sample", Command: "swarm build a/b"}
+	if r, err := c.Build(ctx, want); err != nil || r.Round != "r1" || fmt.Sprint(f.built) != fmt.Sprint(want) {
+		t.Errorf("Build: %+v, %v; asked %+v", r, err, f.built)
+	}
+	if fmt.Sprint(heard) != "[0 1 2]" {
+		t.Errorf("heard %v", heard)
+	}
+	_, err := c.Build(ctx, BuildRequest{})
+	if e, ok := errors.AsType[*Error](err); !ok || *e != (Error{KindUsage, "nothing is asked for", ""}) {
+		t.Errorf("Build of nothing: %+v", err)
+	}
+	// Questions are answered as before.
+	if i, err := c.Info(ctx); err != nil || i.ID != "me" {
+		t.Errorf("Info: %+v, %v", i, err)
 	}
 }
 

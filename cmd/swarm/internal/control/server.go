@@ -178,6 +178,10 @@ func (f *flushWriter) Write(p []byte) (int, error) {
 
 func get(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept") == withProgress {
+			stream(w, r, f)
+			return
+		}
 		v, err := f(r)
 		if err != nil {
 			fail(w, err)
@@ -190,10 +194,7 @@ func get(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error))
 }
 
 func fail(w http.ResponseWriter, err error) {
-	var e *Error
-	if !errors.As(err, &e) {
-		e = &Error{Kind: KindInternal, Message: err.Error()}
-	}
+	e := asError(err)
 	code := http.StatusInternalServerError
 	switch e.Kind {
 	case KindUsage:

@@ -4,13 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/progress"
 )
 
 // Targets is the part of a daemon that keeps targets and plans rounds for them.
@@ -124,9 +124,10 @@ func (c *Client) RemoveTarget(ctx context.Context, name string) (TargetLine, err
 
 // freshLine is one line of the stream that Fresh is answered with.
 type freshLine struct {
-	Step  *FreshStep  `json:"step,omitempty"`
-	Reply *FreshReply `json:"reply,omitempty"`
-	Error *Error      `json:"error,omitempty"`
+	Step  *FreshStep     `json:"step,omitempty"`
+	Going *progress.Step `json:"going,omitempty"`
+	Reply *FreshReply    `json:"reply,omitempty"`
+	Error *Error         `json:"error,omitempty"`
 }
 
 // Fresh plans an update; say is called for each step as it comes.
@@ -152,6 +153,8 @@ func (c *Client) Fresh(ctx context.Context, req FreshRequest, say func(FreshStep
 			return *l.Reply, nil
 		case l.Step != nil:
 			say(*l.Step)
+		case l.Going != nil:
+			progress.Tell(ctx, *l.Going)
 		}
 	}
 }
@@ -173,15 +176,12 @@ func targetRoutes(mux *http.ServeMux, d Targets) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		enc := json.NewEncoder(&flushWriter{w: w})
 		send := func(l freshLine) { _ = enc.Encode(l) } // the client is gone when this fails
-		reply, err := d.Fresh(r.Context(), req, func(s FreshStep) { send(freshLine{Step: &s}) })
+		ctx := progress.With(r.Context(), func(s progress.Step) { send(freshLine{Going: &s}) })
+		reply, err := d.Fresh(ctx, req, func(s FreshStep) { send(freshLine{Step: &s}) })
 		if err == nil {
 			send(freshLine{Reply: &reply})
 			return
 		}
-		var e *Error
-		if !errors.As(err, &e) {
-			e = &Error{Kind: KindInternal, Message: err.Error()}
-		}
-		send(freshLine{Error: e})
+		send(freshLine{Error: asError(err)})
 	})
 }

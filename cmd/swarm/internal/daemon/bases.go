@@ -9,6 +9,7 @@ import (
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge"
 	"github.com/build-swarm/swarm/build/emerge/base"
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
@@ -26,13 +27,18 @@ func (d *Daemon) AddBase(ctx context.Context, req control.BaseRequest) (info con
 		}
 		ref, err = bases.AddHost(ctx, req.Name, version)
 	case req.Stage3 != "":
-		ref, err = bases.AddStage(ctx, req.Name, base.Stage{File: req.Stage3, Signature: req.Signature, Keyring: req.Keyring, Unsigned: req.Unsigned})
+		err = d.took.tell(ctx, "check and unpack the archive", "stage3", func() (err error) {
+			ref, err = bases.AddStage(ctx, req.Name, base.Stage{File: req.Stage3, Signature: req.Signature, Keyring: req.Keyring, Unsigned: req.Unsigned})
+			return err
+		})
 	case req.From == "/":
 		if own == nil {
 			return info, &control.Error{Kind: control.KindUsage, Message: "this machine has no Portage whose @system could be a base", Hint: "swarm base add " + req.Name + " --stage3 FILE"}
 		}
 		ref, err = bases.AddDirectory(ctx, req.Name, "the packages of @system of "+d.About.Nick, func(dir string) error {
-			return own.FillSystem(ctx, dir, func(string) {})
+			return own.FillSystem(ctx, dir, func(what string, done, all int) {
+				progress.Tell(ctx, progress.Step{What: what, Done: int64(done), All: int64(all)})
+			})
 		})
 	default:
 		return info, &control.Error{Kind: control.KindUsage, Message: "a base wants something to be made from", Hint: "swarm base add --stage3 FILE NAME, or --from / NAME"}

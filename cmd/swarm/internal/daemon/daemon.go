@@ -60,6 +60,7 @@ type Daemon struct {
 	Gateway   func() []string
 
 	staging staging
+	took    took
 	screens *Screens // set by NewScreens, before anybody asks
 }
 
@@ -328,7 +329,12 @@ func (d *Daemon) Build(ctx context.Context, req control.BuildRequest) (control.B
 	}
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	p, err := planner.Plan(ctx, req.Atoms)
+	var p *build.Plan
+	words := strings.Join(req.Atoms, " ")
+	err := d.took.tell(ctx, "plan "+build.OneLine(words, 60), "plan "+words, func() (err error) {
+		p, err = planner.Plan(ctx, req.Atoms)
+		return err
+	})
 	if err != nil {
 		return control.BuildReply{}, err
 	}

@@ -219,7 +219,12 @@ func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.F
 		step("base", "done", "%s, with %s", t.Base.Name, plural(len(ask.BaseHas), "package"))
 	}
 	step("plan", "doing", "Portage works out %s", strings.Join(atoms, " "))
-	plan, err := pp.ask(ctx, ask)
+	var plan *build.Plan
+	words := strings.Join(atoms, " ")
+	err := d.took.tell(ctx, "plan "+build.OneLine(words, 60), "fresh "+words, func() (err error) {
+		plan, err = pp.ask(ctx, ask)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/cas/disk"
 	"github.com/build-swarm/swarm/claims"
@@ -122,6 +123,9 @@ const StoreDir = "blobs"
 
 // GC lists and drops what nothing refers to.
 func (s Storage) GC(ctx context.Context, dry bool) (control.GCReply, error) {
+	if !dry {
+		progress.Tell(ctx, progress.Step{What: "ask the other holders and drop"})
+	}
 	reply, err := s.Collector.Collect(ctx, dry)
 	if err != nil {
 		return reply, fmt.Errorf("collect garbage: %w", err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge"
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
@@ -135,6 +136,12 @@ func (d *Daemon) compareTrees(ctx context.Context, req treesRequest) (control.Tr
 	if err != nil {
 		return control.TreesReply{}, err
 	}
+	what := "ask the peers"
+	if len(req.Adopt) > 0 {
+		what = "have the peers take them over"
+	}
+	answered := func(n int) { progress.Tell(ctx, progress.Step{What: what, Done: int64(n), All: int64(len(peers))}) }
+	answered(0)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for _, p := range peers {
@@ -152,6 +159,7 @@ func (d *Daemon) compareTrees(ctx context.Context, req treesRequest) (control.Tr
 			mu.Lock()
 			defer mu.Unlock()
 			answers[p.id] = a
+			answered(len(answers))
 			return nil
 		})
 	}
@@ -236,7 +244,7 @@ func (d *Daemon) SyncTrees(ctx context.Context, req control.SyncRequest) (contro
 		return control.TreesReply{}, err
 	}
 	if !req.Here {
-		if err := pp.Portage.Sync(ctx); err != nil {
+		if err := d.took.tell(ctx, "emerge --sync", "sync", func() error { return pp.Portage.Sync(ctx) }); err != nil {
 			return control.TreesReply{}, &control.Error{Kind: control.KindInternal, Message: build.OneLine(err.Error(), 400), Hint: "swarm sync --here spreads this machine's trees as they are"}
 		}
 	}
@@ -245,7 +253,8 @@ func (d *Daemon) SyncTrees(ctx context.Context, req control.SyncRequest) (contro
 		return control.TreesReply{}, err
 	}
 	var ask treesRequest
-	for _, t := range trees {
+	for i, t := range trees {
+		progress.Tell(ctx, progress.Step{What: "pack the repositories", Done: int64(i), All: int64(len(trees)), Note: t.Name})
 		cid, err := pp.Snapshots.Keep(ctx, t)
 		if err != nil {
 			return control.TreesReply{}, fmt.Errorf("keep a snapshot of %s: %w", t.Name, err)

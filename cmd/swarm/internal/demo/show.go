@@ -62,7 +62,7 @@ func (s *Show) Progress(snap view.Snapshot) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lines := progressLines(snap, s.lost)
+	lines, counts := progressLines(snap, s.lost)
 	if s.out.TTY {
 		s.erase()
 		for _, l := range lines {
@@ -72,20 +72,31 @@ func (s *Show) Progress(snap view.Snapshot) {
 		return
 	}
 	// Piped: a line when the counts have changed.
-	if len(lines) == 0 || lines[0] == s.last {
+	if len(lines) == 0 || counts == s.last {
 		return
 	}
-	s.last = lines[0]
+	s.last = counts
 	s.out.Printf("%5.1fs  %s\n", time.Since(s.began).Seconds(), strings.TrimSpace(lines[0]))
 }
 
-func progressLines(snap view.Snapshot, lost string) []string {
-	var lines []string
+// progressLines are the rounds and the peers; counts are the rounds without
+// their forecast, which changes all the time.
+func progressLines(snap view.Snapshot, lost string) (lines []string, counts string) {
 	for _, r := range snap.Rounds {
-		lines = append(lines, fmt.Sprintf("        %d of %d built, %d building, %d waiting", r.Done, r.Jobs, r.Building, r.Ready+r.Waiting))
+		line := fmt.Sprintf("        %d of %d built, %d building, %d waiting", r.Done, r.Jobs, r.Building, r.Ready+r.Waiting)
+		counts += line
+		low, high := render.Duration(time.Duration(r.LeftLowMS)*time.Millisecond), render.Duration(time.Duration(r.LeftHighMS)*time.Millisecond)
+		switch {
+		case r.LeftHighMS <= 0:
+		case low == high:
+			line += ", " + high + " left"
+		default:
+			line += ", " + low + " to " + high + " left"
+		}
+		lines = append(lines, line)
 	}
 	if len(lines) == 0 {
-		return nil
+		return nil, ""
 	}
 	for _, p := range snap.Peers {
 		what := p.State
@@ -103,5 +114,5 @@ func progressLines(snap view.Snapshot, lost string) []string {
 		}
 		lines = append(lines, fmt.Sprintf("        %-9s %s", render.Clean(p.Nick), render.Clean(what)))
 	}
-	return lines
+	return lines, counts
 }
