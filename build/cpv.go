@@ -60,12 +60,23 @@ func (c CPV) Validate() error {
 		return fmt.Errorf("%w: category %q", ErrName, c.Category)
 	case !nameRE.MatchString(c.Name):
 		return fmt.Errorf("%w: package %q", ErrName, c.Name)
-	case splitRE.MatchString(c.Name):
+	case hyphenDigit(c.Name) && splitRE.MatchString(c.Name):
 		return fmt.Errorf("%w: package %q ends like a version", ErrName, c.Name)
 	case !versionRE.MatchString(c.Version):
 		return fmt.Errorf("%w: version %q", ErrName, c.Version)
 	}
 	return nil
+}
+
+// hyphenDigit reports whether s could end like a version: most names of packages
+// cannot, and need not be matched against all that a version can be.
+func hyphenDigit(s string) bool {
+	for i := 1; i < len(s); i++ {
+		if s[i-1] == '-' && '0' <= s[i] && s[i] <= '9' {
+			return true
+		}
+	}
+	return false
 }
 
 // String is "category/name-version".

@@ -174,9 +174,11 @@ func (b *board) all() []*entry {
 	for n := range b.bucket {
 		out = append(out, b.bucket[n]...)
 	}
-	slices.SortFunc(out, func(x, y *entry) int { return strings.Compare(x.rec.Key(), y.rec.Key()) })
+	slices.SortFunc(out, compareKeys)
 	return out
 }
+
+func compareKeys(a, b *entry) int { return strings.Compare(a.rec.Key(), b.rec.Key()) }
 
 func compareIDs(a, b itemID) int { return bytes.Compare(a[:], b[:]) }
 

@@ -272,6 +272,9 @@ func (x *index) goodEpoch(k build.Key) uint64 {
 
 // banned reports whether what a peer wrote at a time is ignored.
 func (x *index) banned(peer string, stamp hlc.Time) bool {
+	if len(x.orders) == 0 {
+		return false
+	}
 	d, ok := x.orders[Directive{Verb: VerbBan, Scope: peer}.recordKey("", 0)]
 	return ok && !d.Off && stamp > d.stamp
 }

@@ -257,7 +257,7 @@ func (r *Replica) beat(now Now) {
 		// neighbours are told straight, and all others a second time.
 		r.nextBeat = now.Boot + min(b.PeriodMS, WorkPeriod(len(r.peers)))
 		for _, id := range slices.Sorted(maps.Keys(r.connected)) {
-			r.sendRecords(id, []wire.Opened{o}, false)
+			r.sendRecords(id, [][]byte{o.Raw()}, false)
 		}
 	}
 	r.setBeat(me, b, o, now)
@@ -374,15 +374,14 @@ func (r *Replica) AppendPeers(out []Peer, now Now) []Peer {
 	return out
 }
 
-// Beats returns the newest Beat of every peer, for one that just connected.
-func (r *Replica) beats() []wire.Opened {
-	var out []wire.Opened
-	for _, p := range r.peers {
+// beats returns the newest Beat of every peer, encoded, for one that just connected.
+func (r *Replica) beats() [][]byte {
+	var out [][]byte
+	for _, p := range r.byID {
 		if !p.refuse && !p.banned && !p.rec.IsZero() {
-			out = append(out, p.rec)
+			out = append(out, p.rec.Raw())
 		}
 	}
-	slices.SortFunc(out, func(a, b wire.Opened) int { return cmp.Compare(a.Author(), b.Author()) })
 	return out
 }
 

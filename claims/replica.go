@@ -368,6 +368,9 @@ func (r *Replica) receive(now Now, records []wire.Opened, bodies []Body) {
 			continue
 		}
 		if r.merge(now, o, body) {
+			if put == nil {
+				put = make([]wire.Opened, 0, len(records)-i)
+			}
 			put = append(put, o)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/build-swarm/swarm/build"
-	"github.com/build-swarm/swarm/claims/wire"
 )
 
 // syncMost is how long one comparison may take, in milliseconds.
@@ -235,7 +234,7 @@ func (r *Replica) answerSums(now Now, to string, sums []uint64) {
 	}
 	r.sync.answered[to] = now.Boot
 	var page []Bucket
-	var give []wire.Opened
+	var give []*entry
 	n, differ := 0, false
 	for b := range Buckets {
 		if sums[b] == r.board.sums[b] {
@@ -243,9 +242,7 @@ func (r *Replica) answerSums(now Now, to string, sums []uint64) {
 		}
 		differ = true
 		if sums[b] == 0 {
-			for _, e := range r.board.bucket[b] {
-				give = append(give, e.rec)
-			}
+			give = append(give, r.board.bucket[b]...)
 			continue
 		}
 		bk := Bucket{N: b}
@@ -259,7 +256,10 @@ func (r *Replica) answerSums(now Now, to string, sums []uint64) {
 		page = append(page, bk)
 		n += len(bk.IDs) + 1
 	}
-	r.sendRecords(to, give, false)
+	// A journal is ordered by key: what comes in that order is written once, what
+	// comes in another rewrites most of the file every time.
+	slices.SortFunc(give, compareKeys)
+	r.sendEntries(to, give, false)
 	r.emit(Send{to, SyncMessage{Items: page, Final: true}})
 	if differ {
 		r.differs(now, to)
@@ -290,29 +290,36 @@ func (r *Replica) answerWant(to string, want [][]byte) {
 		ids[i] = itemID(id)
 	}
 	slices.SortFunc(ids, compareIDs)
-	var recs []wire.Opened
+	var give []*entry
 	for _, id := range slices.Compact(ids) {
 		if e := r.board.item(id); e != nil {
-			recs = append(recs, e.rec)
+			give = append(give, e)
 		}
 	}
-	r.sendRecords(to, recs, true)
+	slices.SortFunc(give, compareKeys)
+	r.sendEntries(to, give, true)
+}
+
+func (r *Replica) sendEntries(to string, give []*entry, answer bool) {
+	raws := make([][]byte, len(give))
+	for i, e := range give {
+		raws[i] = e.rec.Raw()
+	}
+	r.sendRecords(to, raws, answer)
 }
 
 // sendRecords sends records in messages of about pageRecords bytes, the last of
 // them Done if they answer a Want.
-func (r *Replica) sendRecords(to string, recs []wire.Opened, answer bool) {
-	var page [][]byte
-	n := 0
-	for _, o := range recs {
-		if n > 0 && n+len(o.Raw()) > pageRecords {
-			r.emit(Send{to, SyncMessage{Records: page}})
-			page, n = nil, 0
+func (r *Replica) sendRecords(to string, raws [][]byte, answer bool) {
+	n, from := 0, 0
+	for i, raw := range raws {
+		if n > 0 && n+len(raw) > pageRecords {
+			r.emit(Send{to, SyncMessage{Records: raws[from:i:i]}})
+			n, from = 0, i
 		}
-		page = append(page, o.Raw())
-		n += len(o.Raw())
+		n += len(raw)
 	}
 	if n > 0 || answer {
-		r.emit(Send{to, SyncMessage{Records: page, Done: answer}})
+		r.emit(Send{to, SyncMessage{Records: raws[from:], Done: answer}})
 	}
 }

@@ -22,18 +22,25 @@ const (
 
 // ended is one outcome of a drone.
 type ended struct {
-	key     build.Key
-	class   build.Class
-	started hlc.Time
-	stamp   hlc.Time
+	key   build.Key
+	class build.Class
+	stamp hlc.Time
 }
 
-// noteEnded keeps a drone's outcomes in the order in which they were written.
+// noteEnded keeps the newest outcomes of a drone, as many as Trial looks at, in
+// the order in which they were written.
 func (r *Replica) noteEnded(author string, o build.Outcome, stamp hlc.Time) {
 	list := r.endings[author]
-	e := ended{o.Key, o.Class, hlc.Time(o.Started), stamp}
+	e := ended{o.Key, o.Class, stamp}
 	at, _ := slices.BinarySearchFunc(list, e, func(a, b ended) int { return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.key, b.key)) })
-	r.endings[author] = slices.Insert(list, at, e)
+	if len(list) < trialLooked {
+		r.endings[author] = slices.Insert(list, at, e)
+		return
+	}
+	if at > 0 { // else it is older than all of them
+		copy(list, list[1:at])
+		list[at-1] = e
+	}
 }
 
 // Trial says how a drone stands that fails others' successes.
@@ -57,7 +64,7 @@ func (r *Replica) Trial(peer string, now Now) Trial {
 		forgiven = d.stamp
 	}
 	list := r.endings[peer]
-	for i := len(list) - 1; i >= max(0, len(list)-trialLooked); i-- {
+	for i := len(list) - 1; i >= 0; i-- {
 		e := list[i]
 		if e.class == build.Good || e.stamp < forgiven {
 			break

@@ -143,6 +143,13 @@ func frame(head, b []byte) []byte {
 	return append(out, b...)
 }
 
+// A frame is believed to come up to firstPart bytes, and then up to so many times
+// what has come.
+const (
+	firstPart = 64 << 10
+	believed  = 8
+)
+
 // readFrame reads one length and that many bytes. The buffer grows with what
 // arrives, so that a peer which announces much and sends little costs little.
 func readFrame(r *bufio.Reader, max int) ([]byte, error) {
@@ -153,14 +160,17 @@ func readFrame(r *bufio.Reader, max int) ([]byte, error) {
 	if n > uint64(max) {
 		return nil, fmt.Errorf("%d bytes announced, %d allowed: %w", n, max, ErrTooLarge)
 	}
-	b, err := io.ReadAll(io.LimitReader(r, int64(n)))
-	if err != nil {
-		return nil, err
+	var b []byte
+	for size := min(int(n), firstPart); ; size = min(int(n), believed*size) {
+		had := len(b)
+		b = append(make([]byte, 0, size), b...)[:size]
+		if _, err := io.ReadFull(r, b[had:]); err != nil {
+			return nil, unexpected(err)
+		}
+		if size == int(n) {
+			return b, nil
+		}
 	}
-	if uint64(len(b)) < n {
-		return nil, io.ErrUnexpectedEOF
-	}
-	return b, nil
 }
 
 func unexpected(err error) error {

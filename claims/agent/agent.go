@@ -101,9 +101,10 @@ var ErrStopped = errors.New("the board is closed")
 // errBusy is told to a peer that sends more at once than its share.
 var errBusy = errors.New("too much of yours waits here")
 
-// call is one function for the loop to run.
+// call is one function for the loop to run; it reports whether it stepped
+// anything.
 type call struct {
-	run  func()
+	run  func() bool
 	done chan struct{}
 }
 
@@ -111,11 +112,13 @@ type call struct {
 // stepped at once. f must be quick and keep nothing of the replica. When Do
 // returns nil, what the events put on the board is in the journal.
 func (a *Agent) Do(ctx context.Context, f func(*claims.Replica, claims.Now) []claims.Event) error {
-	c := call{done: make(chan struct{}), run: func() {
+	c := call{done: make(chan struct{}), run: func() bool {
 		a.intake.count(&a.replica.Refused)
-		for _, ev := range f(a.replica, a.cfg.Clock.Now()) {
+		evs := f(a.replica, a.cfg.Clock.Now())
+		for _, ev := range evs {
 			a.loop.step(ev)
 		}
+		return len(evs) > 0
 	}}
 	select {
 	case a.calls <- c:
@@ -174,6 +177,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.loop.run(ctx)
 	})
 	err = g.Wait()
+	a.intake.close()
 	err = errors.Join(err, topic.Close())
 	if err != nil && ctx.Err() == nil {
 		return err
@@ -193,6 +197,7 @@ func (a *Agent) drain(ctx context.Context) error {
 
 // onRequest takes one message of the exchange from a peer. It returns when the
 // loop has room for it, so that a sender is never faster than this peer merges.
+// A page of records is checked while the sender brings the next one.
 func (a *Agent) onRequest(ctx context.Context, from string, req []byte) ([]byte, error) {
 	size := max(leastCharge, len(req))
 	if err := a.intake.await(ctx, from, size); err != nil {
@@ -200,17 +205,22 @@ func (a *Agent) onRequest(ctx context.Context, from string, req []byte) ([]byte,
 		return nil, err
 	}
 	m, err := claims.DecodeSync(req)
-	var list []checked
-	if err == nil {
-		list, err = a.intake.check(m.Records)
-	}
 	if err != nil {
 		a.intake.malformed.Add(1)
 		a.intake.release(from, size)
 		return nil, err
 	}
-	m.Records = nil
-	evs, _ := events(from, list)
-	a.intake.put(letter{append(evs, claims.Synced{From: from, Msg: m}), from, size})
-	return nil, nil
+	return nil, a.intake.inOrder(from, len(m.Records) > checkPart, func(turn <-chan struct{}) error {
+		list, err := a.intake.check(m.Records)
+		<-turn
+		if err != nil {
+			a.intake.malformed.Add(1)
+			a.intake.release(from, size)
+			return err
+		}
+		m.Records = nil
+		evs, _ := events(from, list)
+		a.intake.put(letter{append(evs, claims.Synced{From: from, Msg: m}), from, size})
+		return nil
+	})
 }

@@ -44,10 +44,12 @@ type intake struct {
 
 	malformed, flood atomic.Uint64 // messages refused
 
-	mu    sync.Mutex
-	peers map[string]*account // of peers with something waiting
-	turns []*account          // of those with letters, in the order of their turns
-	rates rates
+	mu     sync.Mutex
+	peers  map[string]*account // of peers with something waiting
+	turns  []*account          // of those with letters, in the order of their turns
+	rates  rates
+	later  sync.WaitGroup // checks that nobody waits for; none begins when closed
+	closed bool
 }
 
 // account is one peer's part of what waits.
@@ -56,6 +58,7 @@ type account struct {
 	waiting int           // messages that wait for room
 	freed   chan struct{} // closed when room was made
 	letters []letter
+	last    chan struct{} // closed when the last message that inOrder took is done
 }
 
 func newIntake() *intake {
@@ -160,6 +163,42 @@ func (in *intake) await(ctx context.Context, from string, size int) error {
 	return nil
 }
 
+// inOrder runs f for a message of a peer that was admitted: at once and, if later
+// is set, without waiting for it; then f's error is nobody's. What f does after
+// its turn has come is done in the order of the messages.
+func (in *intake) inOrder(from string, later bool, f func(turn <-chan struct{}) error) error {
+	in.mu.Lock()
+	acc := in.account(from)
+	turn, done := acc.last, make(chan struct{})
+	if turn == nil {
+		turn = make(chan struct{})
+		close(turn)
+	}
+	acc.last = done
+	if later = later && !in.closed; later {
+		in.later.Add(1)
+	}
+	in.mu.Unlock()
+	if !later {
+		defer close(done)
+		return f(turn)
+	}
+	go func() {
+		defer in.later.Done()
+		defer close(done)
+		_ = f(turn) // counted there
+	}()
+	return nil
+}
+
+// close waits for the checks that nobody waits for.
+func (in *intake) close() {
+	in.mu.Lock()
+	in.closed = true
+	in.mu.Unlock()
+	in.later.Wait()
+}
+
 // account of a peer, made if need be, with the intake locked.
 func (in *intake) account(from string) *account {
 	acc := in.peers[from]
@@ -230,7 +269,7 @@ func (in *intake) check(raws [][]byte) ([]checked, error) {
 // events are what the loop is told of checked records. Those that break a rule
 // go to the replica unvalidated, which refuses and counts them.
 func events(from string, list []checked) (evs []claims.Event, invalid int) {
-	good := claims.Validated{From: from}
+	good := claims.Validated{From: from, Records: make([]wire.Opened, 0, len(list)), Bodies: make([]claims.Body, 0, len(list))}
 	var bad []wire.Opened
 	for _, c := range list {
 		if c.invalid {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,6 +120,46 @@ func TestAFloodFillsItsOwnShareAlone(t *testing.T) {
 func (a *Agent) loopless() {
 	m, _ := a.intake.next()
 	a.intake.release(m.from, m.size)
+}
+
+// A page is checked while its sender goes on; what comes after it waits its turn.
+func TestMessagesOfTheExchangeComeToTheLoopInTheirOrder(t *testing.T) {
+	a := idle(t)
+	key := p2ptest.Identity(2).PrivateKey()
+	var scopes []claims.Body
+	for i := range 4 * checkPart {
+		scopes = append(scopes, claims.Directive{Verb: claims.VerbPause, Scope: fmt.Sprintf("x%d", i)})
+	}
+	raws := sealed(t, key, scopes...)
+	bad := append(slices.Clone(raws[:3*checkPart]), append([]byte(nil), raws[0]...))
+	bad[len(bad)-1][len(raws[0])-1] ^= 1
+	for _, m := range []claims.SyncMessage{{Records: raws}, {Records: bad}, {Final: true}} {
+		b, err := claims.EncodeSync(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.onRequest(context.Background(), "peer", b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The last one was short, so it has had its turn, and those before it theirs.
+	first, _ := a.intake.next()
+	second, _ := a.intake.next()
+	if len(first.evs) != 2 || len(first.evs[0].(claims.Validated).Records) != len(raws) {
+		t.Errorf("first came %+v, want the page", first.evs)
+	}
+	if len(second.evs) != 1 || !second.evs[0].(claims.Synced).Msg.Final {
+		t.Errorf("then came %+v, want the message after the page with a bad signature", second.evs)
+	}
+	if n := a.intake.malformed.Load(); n != 1 {
+		t.Errorf("%d messages are counted as malformed, want the one page", n)
+	}
+	a.intake.release(first.from, first.size)
+	a.intake.release(second.from, second.size)
+	if len(a.intake.peers) != 0 {
+		t.Errorf("something is still counted as waiting")
+	}
+	a.intake.close()
 }
 
 func TestGossipIsRelayedOnlyWhenAllOfItHolds(t *testing.T) {

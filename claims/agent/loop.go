@@ -15,6 +15,13 @@ import (
 	"github.com/build-swarm/swarm/p2p/gossip"
 )
 
+// What waits for the journal: for how long at the most, in milliseconds, and how
+// much of it, in bytes.
+const (
+	journalDelay = 200
+	journalBytes = 8 << 20
+)
+
 // loop is the one goroutine that touches the replica, and what it alone owns.
 type loop struct {
 	a         *Agent
@@ -24,6 +31,10 @@ type loop struct {
 	senders   map[string]*mailbox[claims.SyncMessage]
 	loading   map[string]bool
 	effects   []claims.Effect
+	put       map[string]wire.Opened // by key, to be written to the journal
+	drop      []string               // keys to be taken out of it before that
+	putBytes  int
+	since     int64 // boot milliseconds since which the oldest of these waits
 	changed   bool
 	asleep    int64 // boot minus awake time, at the last look
 }
@@ -31,8 +42,8 @@ type loop struct {
 func newLoop(a *Agent, ctx context.Context, g *errgroup.Group) *loop {
 	return &loop{
 		a: a, ctx: ctx, g: g, connected: map[string]bool{}, loading: map[string]bool{},
-		senders: map[string]*mailbox[claims.SyncMessage]{},
-		asleep:  a.cfg.Clock.Now().Boot - a.cfg.Clock.Awake(),
+		senders: map[string]*mailbox[claims.SyncMessage]{}, put: map[string]wire.Opened{},
+		asleep: a.cfg.Clock.Now().Boot - a.cfg.Clock.Awake(),
 	}
 }
 
@@ -45,23 +56,26 @@ func (l *loop) run(ctx context.Context) error {
 	plans := time.NewTicker(planRetry)
 	defer plans.Stop()
 	for {
-		if err := l.flush(); err != nil {
+		if err := l.flush(false); err != nil {
 			return err
 		}
 		now := a.cfg.Clock.Now()
-		timer.Reset(time.Duration(a.replica.NextWake(now)-now.Boot) * time.Millisecond)
+		wake := a.replica.NextWake(now)
+		if l.waiting() {
+			wake = min(wake, l.since+journalDelay)
+		}
+		timer.Reset(time.Duration(wake-now.Boot) * time.Millisecond)
 		select {
 		case <-ctx.Done():
 			if !a.staying.Load() {
 				l.step(claims.Leave{})
 				l.farewell()
 			}
-			return l.flush()
+			return l.flush(true)
 		case <-a.intake.ready:
 			l.drainInbox()
 		case c := <-a.calls:
-			c.run()
-			err := l.flush()
+			err := l.flush(c.run())
 			close(c.done)
 			if err != nil {
 				return err
@@ -125,24 +139,29 @@ func changes(ev claims.Event, effects []claims.Effect) bool {
 	return false
 }
 
-// flush writes what has to be on disk, then does everything else in order.
-func (l *loop) flush() error {
-	var put []wire.Opened
-	var drop []string
+// flush does the effects in their order, what has to be on disk first. What only
+// has to be on disk may wait a little for more of its kind, unless now is set:
+// nobody has heard yet that this peer knows it, and whoever sent it still does.
+// Each write waits for the disk, and a joiner would wait for every page.
+func (l *loop) flush(now bool) error {
 	var mark hlc.Time
 	for _, e := range l.effects {
 		switch e := e.(type) {
 		case claims.Persist:
-			put, drop = append(put, e.Put...), append(drop, e.Drop...)
+			l.keep(e)
+		case claims.Changed:
 		case claims.Mark:
-			mark = e.Stamp
+			mark, now = e.Stamp, true
+		default:
+			now = true
 		}
 	}
-	if len(put) > 0 || len(drop) > 0 || mark > 0 {
-		// Drops first: a key that was dropped and put again stays.
-		if err := l.a.cfg.Journal.Write(put, drop, mark); err != nil {
+	if l.waiting() && (now || l.putBytes >= journalBytes || l.a.cfg.Clock.Now().Boot >= l.since+journalDelay) || mark > 0 {
+		if err := l.a.cfg.Journal.Write(l.put, l.drop, mark); err != nil {
 			return err
 		}
+		clear(l.put)
+		l.drop, l.putBytes = nil, 0
 	}
 	var out [][]byte
 	for _, e := range l.effects {
@@ -161,6 +180,7 @@ func (l *loop) flush() error {
 			l.loadPlan(e.Round, e.CID)
 		}
 	}
+	clear(l.effects)
 	l.effects = l.effects[:0]
 	l.gossip(out)
 	if l.changed {
@@ -169,6 +189,25 @@ func (l *loop) flush() error {
 	}
 	return nil
 }
+
+// keep notes what is to be written. The journal drops before it puts, so what is
+// to be dropped is no longer put.
+func (l *loop) keep(p claims.Persist) {
+	if !l.waiting() {
+		l.since = l.a.cfg.Clock.Now().Boot
+	}
+	for _, k := range p.Drop {
+		delete(l.put, k)
+	}
+	l.drop = append(l.drop, p.Drop...)
+	for _, o := range p.Put {
+		l.put[o.Key()] = o
+		l.putBytes += len(o.Raw())
+	}
+}
+
+// waiting reports whether something waits to be written.
+func (l *loop) waiting() bool { return len(l.put) > 0 || len(l.drop) > 0 }
 
 func (a *Agent) notify() {
 	a.mu.Lock()

@@ -197,6 +197,38 @@ func TestARestartedPeerKnowsWhatItSaid(t *testing.T) {
 	})
 }
 
+// journalled is how many records a peer would know after a crash now.
+func (m *member) journalled() int {
+	m.t.Helper()
+	recs, _, _, err := m.journal.Load()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return len(recs)
+}
+
+func TestWhatWasHeardWaitsForTheDiskUntilThisPeerSpeaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, dir := p2ptest.NewNet(1), t.TempDir()
+		a, b := start(t, net, 1, dir), start(t, net, 2, dir)
+		equalAfter(t, 10*time.Second, 0, a, b)
+		a.post(pauses("a", 3)...)
+		synctest.Wait()
+		if _, n := b.digest(); n != 3 || a.journalled() != 3 || b.journalled() != 0 {
+			t.Errorf("b has heard of %d; %d and %d are on disk; want 3, and 3 where they were written only", n, a.journalled(), b.journalled())
+		}
+		b.post(pause("b"))
+		if n := b.journalled(); n != 4 {
+			t.Errorf("b spoke and knows %d records after a crash, want 4", n)
+		}
+		a.post(pauses("c", 2)...)
+		time.Sleep(300 * time.Millisecond)
+		if n := b.journalled(); n != 6 {
+			t.Errorf("after a while %d records are on b's disk, want 6", n)
+		}
+	})
+}
+
 func TestAPeerThatLeavesGivesItsClaimsBackAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net, dir := p2ptest.NewNet(1), t.TempDir()

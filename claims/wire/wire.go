@@ -98,14 +98,6 @@ func (o Opened) Wins(other Opened) bool {
 
 const context = "swarm record 1\n"
 
-func digestToSign(r *Record) ([]byte, error) {
-	b, err := encMode.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	return append([]byte(context), b...), nil
-}
-
 // Seal signs a record. The author must be the peer ID of key.
 func Seal(key ed25519.PrivateKey, r Record) (Opened, error) {
 	if want := PeerID(key.Public().(ed25519.PublicKey)); r.Author != want {
@@ -120,11 +112,11 @@ func SealBy(sign func(msg []byte) []byte, r Record) (Opened, error) {
 	if err := r.bounds(); err != nil {
 		return Opened{}, fmt.Errorf("seal %s %s: %w", r.Type, r.Key, err)
 	}
-	msg, err := digestToSign(&r)
+	b, err := encMode.Marshal(r)
 	if err != nil {
 		return Opened{}, fmt.Errorf("seal %s %s: %w", r.Type, r.Key, err)
 	}
-	raw, err := encMode.Marshal(signed{Type: r.Type, Key: r.Key, Order: r.Order, Author: r.Author, Stamp: r.Stamp, Body: r.Body, Sig: sign(msg)})
+	raw, err := encMode.Marshal(signed{Type: r.Type, Key: r.Key, Order: r.Order, Author: r.Author, Stamp: r.Stamp, Body: r.Body, Sig: sign(append([]byte(context), b...))})
 	if err != nil {
 		return Opened{}, fmt.Errorf("seal %s %s: %w", r.Type, r.Key, err)
 	}
@@ -140,11 +132,10 @@ func Open(raw []byte) (Opened, error) {
 	if len(raw) > MaxRecord {
 		return Opened{}, fmt.Errorf("open record of %d bytes: %w", len(raw), ErrTooLarge)
 	}
-	var f signed
-	if err := decMode.Unmarshal(raw, &f); err != nil {
-		return Opened{}, fmt.Errorf("open record: %w: %v", ErrMalformed, err)
+	r, signed, sig, ok := decode(raw)
+	if !ok {
+		return Opened{}, fmt.Errorf("open record of %d bytes: %w", len(raw), ErrMalformed)
 	}
-	r := Record{Type: f.Type, Key: f.Key, Order: f.Order, Author: f.Author, Stamp: f.Stamp, Body: f.Body}
 	if err := r.bounds(); err != nil {
 		return Opened{}, fmt.Errorf("open record: %w", err)
 	}
@@ -152,11 +143,9 @@ func Open(raw []byte) (Opened, error) {
 	if err != nil {
 		return Opened{}, fmt.Errorf("open record %s: %w", r.Key, err)
 	}
-	msg, err := digestToSign(&r)
-	if err != nil {
-		return Opened{}, fmt.Errorf("open record %s: %w", r.Key, err)
-	}
-	if len(f.Sig) != ed25519.SignatureSize || !ed25519.Verify(pub, msg, f.Sig) {
+	msg := make([]byte, 0, len(context)+1+len(signed))
+	msg = append(append(append(msg, context...), headSigned), signed...)
+	if !ed25519.Verify(pub, msg, sig) {
 		return Opened{}, fmt.Errorf("open record %s by %s: %w", r.Key, r.Author, ErrSignature)
 	}
 	return Opened{rec: r, raw: raw, hash: sha256.Sum256(raw)}, nil
@@ -205,24 +194,13 @@ func PublicKey(id string) (ed25519.PublicKey, error) {
 	return ed25519.PublicKey(b[len(idPrefix):]), nil
 }
 
-// The modes are immutable and safe for concurrent use. An envelope is one
-// flat array, so its bounds are the tightest there are.
-var encMode, decMode = modes()
+// encMode is immutable and safe for concurrent use.
+var encMode = mode()
 
-func modes() (cbor.EncMode, cbor.DecMode) {
-	enc, err := cbor.CoreDetEncOptions().EncMode()
+func mode() cbor.EncMode {
+	m, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {
 		panic(err) // constant options
 	}
-	dec, err := cbor.DecOptions{
-		MaxNestedLevels:  4,
-		MaxArrayElements: 16,
-		MaxMapPairs:      16,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-	}.DecMode()
-	if err != nil {
-		panic(err) // constant options
-	}
-	return enc, dec
+	return m
 }

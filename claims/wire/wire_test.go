@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -43,13 +44,20 @@ func TestGoldenBytes(t *testing.T) {
 }
 
 func TestOpenReturnsWhatWasSealed(t *testing.T) {
-	o := sealed(t, 1, nil)
-	got, err := Open(o.Raw())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Key() != o.Key() || got.Author() != o.Author() || got.Hash() != o.Hash() || !bytes.Equal(got.Body(), o.Body()) {
-		t.Errorf("Open = %+v, want %+v", got, o)
+	for _, change := range []func(*Record){
+		nil,
+		func(r *Record) { r.Order = nil },
+		func(r *Record) { r.Order = []byte{} },
+		func(r *Record) { r.Body, r.Stamp = nil, 1<<62 },
+	} {
+		o := sealed(t, 1, change)
+		got, err := Open(o.Raw())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, o) {
+			t.Errorf("Open = %+v, want %+v", got, o)
+		}
 	}
 }
 
@@ -66,6 +74,33 @@ func TestAnyFlippedBitIsRefused(t *testing.T) {
 		if _, err := Open(raw[:n]); err == nil {
 			t.Fatalf("the first %d bytes of %d were accepted", n, len(raw))
 		}
+	}
+}
+
+// Whoever passes a record on could else make others of it that hold as well.
+func TestARecordHasOneEncoding(t *testing.T) {
+	raw := sealed(t, 1, func(r *Record) { r.Body = bytes.Repeat([]byte("b"), 300) }).Raw()
+	for name, change := range map[string][2]string{
+		"the type's length in two bytes":       {"\x65claim", "\x78\x05claim"},
+		"the key's length in three bytes":      {"\x69claim/", "\x79\x00\x09claim/"},
+		"the stamp in nine bytes":              {"\x07\x59", "\x1b\x00\x00\x00\x00\x00\x00\x00\x07\x59"},
+		"the body's length in five bytes":      {"\x59\x01\x2cbb", "\x5a\x00\x00\x01\x2cbb"},
+		"the signature's length in five bytes": {"b\x58\x40", "b\x5a\x00\x00\x00\x40"},
+		"the array's length in two bytes":      {"\x87\x65", "\x98\x07\x65"},
+		"the order as text":                    {"\x42\x01\x02", "\x62\x01\x02"},
+		"a length of the kind that is none":    {"\x65claim", "\x7cclaim"},
+		"a field of no end":                    {"\x65claim", "\x7f\x65claim\xff"},
+	} {
+		other := bytes.Replace(raw, []byte(change[0]), []byte(change[1]), 1)
+		if bytes.Equal(other, raw) {
+			t.Fatalf("%s: nothing was changed", name)
+		}
+		if _, err := Open(other); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: err = %v, want ErrMalformed", name, err)
+		}
+	}
+	if _, err := Open(append(bytes.Clone(raw), 0)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a byte after the record: err = %v", err)
 	}
 }
 
@@ -112,11 +147,20 @@ func TestTheGreaterOrderWinsThenTheLowerHash(t *testing.T) {
 	}
 }
 
+// What decode takes, the library encodes to the same bytes: so it is the core
+// deterministic encoding of that record, and nothing else is taken.
 func FuzzOpen(f *testing.F) {
 	f.Add(sealed(f, 1, nil).Raw())
+	f.Add(sealed(f, 1, func(r *Record) { r.Order, r.Body, r.Stamp = nil, bytes.Repeat([]byte("x"), 300), 1<<62 }).Raw())
 	f.Add([]byte{})
 	f.Add([]byte{0x87, 0x60})
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		if r, _, sig, ok := decode(raw); ok {
+			again, err := encMode.Marshal(signed{Type: r.Type, Key: r.Key, Order: r.Order, Author: r.Author, Stamp: r.Stamp, Body: r.Body, Sig: sig})
+			if err != nil || !bytes.Equal(again, raw) {
+				t.Fatalf("%x was read, and is encoded as %x (%v)", raw, again, err)
+			}
+		}
 		o, err := Open(raw)
 		if err != nil {
 			return

@@ -13,9 +13,9 @@ import (
 // panic(http.ErrAbortHandler), net/http's own way to cut a connection, so that
 // half a file does not look whole.)
 var panics = map[string]string{
-	"build/encode.go modes":     "constant options: it would fail in the first test",
-	"claims/wire/wire.go modes": "constant options: it would fail in the first test",
-	"cas/tree.go Encode":        "the number of hashes is the caller's arithmetic, written in its contract",
+	"build/encode.go modes":    "constant options: it would fail in the first test",
+	"claims/wire/wire.go mode": "constant options: it would fail in the first test",
+	"cas/tree.go Encode":       "the number of hashes is the caller's arithmetic, written in its contract",
 }
 
 // Statements finds what no code does (init, a panic, an exit or a sleep in the
