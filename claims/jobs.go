@@ -211,6 +211,25 @@ func (r *Replica) Wanted(k build.Key) (build.Priority, bool) {
 // Results lists the outcomes of a key, good ones first.
 func (r *Replica) Results(k build.Key) []Result { return slices.Clone(r.idx.results[k]) }
 
+// Unequal finds two good builds of one key and equal inputs whose content is not
+// the same, the earliest and the first that differs from it: a build that is not
+// reproducible, or a drone that is not as the others. Nobody's failure, and worth
+// knowing.
+func (r *Replica) Unequal(k build.Key) (a, b Result, ok bool) {
+	rs := r.idx.results[k]
+	for i := range rs {
+		if rs[i].Class != build.Good || rs[i].Inputs == "" || rs[i].Content == "" {
+			continue
+		}
+		for j := i + 1; j < len(rs); j++ {
+			if rs[j].Class == build.Good && rs[j].Inputs == rs[i].Inputs && rs[j].Content != "" && rs[j].Content != rs[i].Content {
+				return rs[i], rs[j], true
+			}
+		}
+	}
+	return a, b, false
+}
+
 // Job returns a job of any round by its key, or nil.
 func (r *Replica) Job(k build.Key) *build.Job {
 	if ks := r.idx.keys[k]; ks != nil {

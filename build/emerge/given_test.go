@@ -23,6 +23,7 @@ import (
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/emerge/sandbox"
+	"github.com/build-swarm/swarm/build/gpkg"
 	"github.com/build-swarm/swarm/cas"
 )
 
@@ -63,6 +64,7 @@ type lab struct {
 	bases *base.Store
 	ref   build.BaseRef
 	files map[build.Key]string
+	made  map[build.Key]string // digests of the inputs
 	store string
 
 	root, rest int64 // milliseconds in all: for roots, and for the rest of builds
@@ -111,6 +113,10 @@ func (l *lab) build(t *testing.T, j build.Job) error {
 	}
 	l.files[j.Key] = filepath.Join(l.store, string(j.Key)+".gpkg.tar")
 	t.Logf("%s: %d ms of CPU, peak %d MiB, root of %d in %d ms", j.CPV, res.CoreMillis, res.PeakMiB, j.Root.Len(), res.RootMillis)
+	if l.made == nil {
+		l.made = map[build.Key]string{}
+	}
+	l.made[j.Key] = res.Inputs
 	l.root, l.rest = l.root+res.RootMillis, l.rest+time.Since(began).Milliseconds()-res.RootMillis
 	return errors.Join(os.RemoveAll(l.files[j.Key]), copyFile(res.Path, l.files[j.Key]))
 }
@@ -422,4 +428,58 @@ func TestRealRoundOfSmallPackages(t *testing.T) {
 	}
 	t.Logf("%d jobs: roots %d ms, the rest %d ms, ratio %.1f %%; %d layers of %d KiB", len(plan.Jobs), l.root, l.rest, 100*float64(l.root)/float64(l.rest), cached, bytes>>10)
 	t.Logf("without cached roots, %d jobs sampled: roots %d ms, the rest %d ms, ratio %.1f %%", sampled, without.root, without.rest, 100*float64(without.root)/float64(without.rest))
+}
+
+// TestRealBuiltTwice builds the same jobs on two drones that share nothing but the
+// base. What comes out is the same but for times, or it is named where it differs.
+func TestRealBuiltTwice(t *testing.T) {
+	l := newLab(t)
+	l.ebuild(t, "compiled", "BDEPEND=\"\"\nsrc_compile() { echo 'x = 1' > mod.py; python3 -m compileall -q . || die; }\nsrc_install() { insinto /usr/share/compiled; doins -r mod.py __pycache__; }\n")
+	l.ebuild(t, "dated", "src_install() { insinto /usr/share/dated; date +%s%N | newins - when; echo same | newins - what; }\n")
+	l.ebuild(t, "clock", "src_compile() { echo 'const char *built = __DATE__ __TIME__; int main(void) { return built[0]; }' > clock.c; cc -O2 -o clock clock.c || die; }\nsrc_install() { dobin clock; }\n")
+	differ := map[string]string{"dated": "usr/share/dated/when", "clock": "usr/bin/clock"}
+	plan := l.plan(t, "app-misc/wordwrap", "app-misc/tally", "sw-good/choice", "sw-hostile/compiled", "sw-hostile/dated", "sw-hostile/clock")
+	other := &lab{p: l.p, bases: l.bases, ref: l.ref, files: map[build.Key]string{}, store: t.TempDir()}
+	other.roots = NewRoots(RootsConfig{Bases: l.bases, Dir: t.TempDir(), Own: l.p, Probed: true, Log: slog.New(slog.DiscardHandler)})
+	equal := 0
+	for _, j := range plan.Jobs {
+		for _, drone := range []*lab{l, other} {
+			if err := drone.build(t, j); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a, b := l.made[j.Key], other.made[j.Key]; a == "" || a != b {
+			t.Errorf("%s: the inputs' digests are %q and %q", j.CPV, a, b)
+		}
+		a, doneA, err := openPackage(l.files[j.Key])
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, doneB, err := openPackage(other.files[j.Key])
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err1 := a.ContentDigest(t.Context())
+		two, err2 := b.ContentDigest(t.Context())
+		where, err3 := gpkg.FirstDifference(t.Context(), a, b)
+		doneA()
+		doneB()
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+		if one == two {
+			equal++
+		}
+		if (one == two) != (where == "") {
+			t.Errorf("%s: digests equal %t, first difference %q", j.CPV, one == two, where)
+		}
+		path, _, _ := strings.Cut(where, ": ")
+		if path != differ[j.CPV.Name] {
+			t.Errorf("%s differs first in %q, want %q", j.CPV, where, differ[j.CPV.Name])
+		}
+		if where != "" {
+			t.Logf("%s differs: %s", j.CPV, where)
+		}
+	}
+	t.Logf("%d of %d packages have equal content digests", equal, len(plan.Jobs))
 }

@@ -137,12 +137,22 @@ func TestCheckHoldsThePackageAgainstTheJob(t *testing.T) {
 }
 
 func TestContentDigestLeavesOutWhatTwoBuildsDifferIn(t *testing.T) {
-	digest := func(s Spec) string {
+	open := func(s Spec) *Package {
 		p, err := check(pack(t, s))
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := p.ContentDigest(noCtx)
+		return p
+	}
+	digest := func(s Spec) string {
+		d, err := open(s).ContentDigest(noCtx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	first := func(s Spec) string {
+		d, err := FirstDifference(noCtx, open(hello()), open(s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,6 +171,13 @@ func TestContentDigestLeavesOutWhatTwoBuildsDifferIn(t *testing.T) {
 	if got := digest(again); got != want {
 		t.Error("times alone changed the digest")
 	}
+	if got := first(again); got != "" {
+		t.Errorf("times alone are a difference: %s", got)
+	}
+	says := map[string]string{
+		"content": "usr/bin/hello: other bytes", "mode": "usr/bin/hello: mode 755 and 4755", "owner": "usr/bin/hello: another owner",
+		"link": "usr/lib/hello.so: another link", "pyc code": "usr/lib/python/a.pyc: other bytes", "metadata": "metadata RDEPEND: another value", "a file": "usr/x: in the second one alone",
+	}
 	for name, change := range map[string]func(*Spec){
 		"content": func(s *Spec) { s.Image[0] = text("usr/bin/hello", 0o755, "#!/bin/sh\necho HELLO\n") },
 		"mode":    func(s *Spec) { s.Image[0].Mode = 0o4755 },
@@ -176,6 +193,9 @@ func TestContentDigestLeavesOutWhatTwoBuildsDifferIn(t *testing.T) {
 		change(&s)
 		if digest(s) == want {
 			t.Errorf("%s changed and the digest did not", name)
+		}
+		if got := first(s); got != says[name] {
+			t.Errorf("%s changed: the first difference is %q, want %q", name, got, says[name])
 		}
 	}
 }

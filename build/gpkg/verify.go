@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"path"
 	"slices"
 	"strings"
 )
@@ -101,11 +100,7 @@ func (d *digester) add(f File, content io.Reader) error {
 	writeNumbers(h, f.Mode, int64(f.UID), int64(f.GID), f.Size, int64(len(f.Xattrs)))
 	writeText(h, f.Xattrs...)
 	if f.Kind == Regular {
-		var w io.Writer = h
-		if path.Ext(f.Name) == ".pyc" {
-			w = &pycMask{w: h}
-		}
-		if _, err := io.Copy(w, content); err != nil {
+		if _, err := io.Copy(masked(f.Name, h), content); err != nil {
 			return err
 		}
 	}
@@ -124,16 +119,24 @@ func (d *digester) sum(meta map[string]string) string {
 		h.Write(l.sum[:])
 	}
 	for _, k := range sortedKeys(meta) {
-		switch k {
-		case "BUILD_TIME", "BUILD_ID", "environment.bz2",
-			// What quickpkg copies from the record of an installed package: how
-			// and when it was merged there.
-			"CONTENTS", "COUNTER", "BINPKGMD5", "metadata":
-			continue
+		if !ofOneBuild(k) {
+			writeText(h, k, meta[k])
 		}
-		writeText(h, k, meta[k])
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// ofOneBuild reports whether a name of the metadata has another value in every
+// build.
+func ofOneBuild(name string) bool {
+	switch name {
+	case "BUILD_TIME", "BUILD_ID", "environment.bz2",
+		// What quickpkg copies from the record of an installed package: how
+		// and when it was merged there.
+		"CONTENTS", "COUNTER", "BINPKGMD5", "metadata":
+		return true
+	}
+	return false
 }
 
 // writeText hashes strings, each preceded by its length.

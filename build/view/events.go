@@ -28,6 +28,7 @@ const (
 	EventBuilt    EventKind = "built"    // a build ended well
 	EventFailed   EventKind = "failed"   // a build did not
 	EventBlocked  EventKind = "blocked"  // a package, until somebody mends it
+	EventDiffers  EventKind = "differs"  // two builds from equal inputs came out differently
 	EventLost     EventKind = "lost"     // an artifact that nobody here holds any more
 	EventReleased EventKind = "released" // a channel moved
 	EventOrdered  EventKind = "ordered"  // a person gave an order
@@ -159,7 +160,7 @@ func (e *events) jobs(before, after *Detail) {
 		if was == nil {
 			was = &Job{} // of a round that is new: its builds may have begun
 		}
-		if was.State != j.State || was.Epoch != j.Epoch || was.Failures != j.Failures || was.EndedMS != j.EndedMS || was.PeerID != j.PeerID {
+		if was.State != j.State || was.Epoch != j.Epoch || was.Failures != j.Failures || was.EndedMS != j.EndedMS || was.PeerID != j.PeerID || was.Differs != j.Differs {
 			e.job(was, j)
 		}
 	}
@@ -192,6 +193,9 @@ func (e *events) job(was, j *Job) {
 			ev.Text += fmt.Sprintf(" (attempt %d)", j.Epoch)
 		}
 		e.add(ev)
+	}
+	if j.Differs != "" && was.Differs == "" && was.Key != "" {
+		e.add(Event{Kind: EventDiffers, What: j.CPV, Key: j.Key, Bad: true, Text: fmt.Sprintf("%s was %s; swarm why %.8s says where", j.CPV, j.Differs, j.Key)})
 	}
 	if j.Failures > was.Failures && was.Key != "" {
 		ev.Kind, ev.Bad, ev.AtMS = EventFailed, true, j.EndedMS

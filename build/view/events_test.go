@@ -129,11 +129,27 @@ func TestEventsFollowABuildFromOrderToRelease(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Post(2, now, claims.NewOutcome(build.Outcome{Key: job.Key, CPV: job.CPV, Target: "desktop", Class: build.Good, Epoch: 4, Started: uint64(hlc.New(now.Wall - 2000)), Millis: 2000,
-			Artifact: &build.Artifact{CID: c.String(), Size: 5}}))
+			Artifact: &build.Artifact{CID: c.String(), Size: 5}, Inputs: "the same", Content: "one"}))
 		s.Post(2, now, claims.Holdings{Shard: int(d[0]) % claims.HoldShards, CIDs: [][]byte{d[:]}})
 	})
 	if ev := want(t, e, view.EventBuilt, "tower built "+job.CPV.String()+" in 2s"); ev.AtMS > s.Now.Wall || ev.Key != job.Key {
 		t.Errorf("%+v", ev)
+	}
+	again := func(i int, inputs, content string) []view.Event {
+		return between(s, 5000, func(now claims.Now) {
+			alive(now)
+			s.Post(i, now, claims.NewOutcome(build.Outcome{Key: job.Key, CPV: job.CPV, Target: "desktop", Class: build.Good, Epoch: 4, Started: uint64(hlc.New(now.Wall - 2000)), Millis: 2000,
+				Artifact: &build.Artifact{CID: cas.Sum([]byte(content)).String(), Size: 5}, Inputs: inputs, Content: content}))
+		})
+	}
+	for _, ev := range again(0, "others", "three") {
+		if ev.Kind == view.EventDiffers {
+			t.Errorf("two builds from unequal inputs: %s", ev.Text)
+		}
+	}
+	want(t, again(1, "the same", "two"), view.EventDiffers, job.CPV.String()+" was built from equal inputs by tower and nas, and the content is not the same; swarm why "+string(job.Key[:8])+" says where")
+	if w, _ := view.Explain(s.Replica, job.Key, s.Now); len(w.Artifacts) != 2 || !strings.HasPrefix(w.Differs, "built from equal inputs by tower and nas") {
+		t.Errorf("why: %+v", w)
 	}
 	e = between(s, 60_000, func(now claims.Now) {
 		for i := range 2 {

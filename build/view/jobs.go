@@ -1,6 +1,7 @@
 package view
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/build-swarm/swarm/build"
@@ -55,10 +56,21 @@ func (l *look) job(info *claims.JobInfo, held map[build.Key]int) Job {
 			j.times(&last)
 		}
 	}
+	j.Differs = differs(r, info.Job.Key)
 	for _, k := range info.WaitsFor {
 		j.WaitsFor = append(j.WaitsFor, nameOf(r, k))
 	}
 	return j
+}
+
+// differs names the drones whose builds of a job from equal inputs came out
+// differently; "" if none did.
+func differs(r *claims.Replica, k build.Key) string {
+	a, b, ok := r.Unequal(k)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("built from equal inputs by %s and %s, and the content is not the same", r.Name(a.Peer), r.Name(b.Peer))
 }
 
 func (j *Job) times(o *claims.Result) {

@@ -120,6 +120,12 @@ func because(r *claims.Replica, o, before *claims.Result) []string {
 	switch {
 	case before == nil:
 		return []string{"the first build of this package here"}
+	case before.Key == o.Key && before.Inputs == o.Inputs && before.Content != "" && o.Content != "":
+		what := "the content is the same"
+		if before.Content != o.Content {
+			what = "the content is not the same (swarm why " + string(o.Key[:min(8, len(o.Key))]) + " says where)"
+		}
+		return []string{"the same key was built before, from equal inputs: " + what}
 	case before.Key == o.Key:
 		return []string{"the same key was built before: that artifact was away, or two drones built it at once"}
 	}

@@ -150,6 +150,9 @@ type Job struct {
 	CostMS    int64  `json:"took_ms"`
 	PeerID    string `json:"peer_id"`
 	HoldsUp   int    `json:"holds_up"` // jobs that wait for it, directly or not; of blocked and unfit ones
+	// Differs says of two builds from equal inputs that came out differently;
+	// "" = there are none.
+	Differs string `json:"differs"`
 }
 
 // Release is what a channel shows.

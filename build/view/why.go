@@ -26,6 +26,10 @@ type Why struct {
 	Next     string      `json:"next_event"`
 	NextMS   int64       `json:"next_event_ms"` // from now; 0 = unknown
 	Do       string      `json:"next_action"`   // a command, where a person can help
+	// Differs says of two builds from equal inputs that came out differently, and
+	// where; "" = there are none. Artifacts are the CIDs of the two.
+	Differs   string   `json:"differs"`
+	Artifacts []string `json:"differing_artifacts"`
 }
 
 // Wait is a dependency that is not available yet.
@@ -67,12 +71,12 @@ func Explain(r *claims.Replica, k build.Key, now claims.Now) (w Why, ok bool) {
 			return Why{}, false
 		}
 		return Why{Schema: 1, Key: k, CPV: r.Job(k).CPV.String(), State: "not wanted", Sentence: "no open round asks for it any more",
-			WaitsFor: []Wait{}, Drones: []DroneWord{}}, true
+			WaitsFor: []Wait{}, Drones: []DroneWord{}, Artifacts: []string{}}, true
 	}
 	peers := r.Peers(now)
 	forecast := plan.Forecast(infos, peers)
 	info := &infos[at]
-	w = Why{Schema: 1, Key: k, CPV: info.Job.CPV.String(), State: string(info.State), WaitsFor: []Wait{}, Drones: []DroneWord{}, HoldsUp: holdsUp(infos, k)}
+	w = Why{Schema: 1, Key: k, CPV: info.Job.CPV.String(), State: string(info.State), WaitsFor: []Wait{}, Drones: []DroneWord{}, HoldsUp: holdsUp(infos, k), Artifacts: []string{}}
 	byKey := make(map[build.Key]*claims.JobInfo, len(infos))
 	for i := range infos {
 		byKey[infos[i].Job.Key] = &infos[i]
@@ -86,6 +90,9 @@ func Explain(r *claims.Replica, k build.Key, now claims.Now) (w Why, ok bool) {
 		w.Drones = append(w.Drones, word(r, &peers[i], info, forecast, now))
 	}
 	w.say(r, info, byKey, forecast)
+	if a, b, unequal := r.Unequal(k); unequal {
+		w.Differs, w.Artifacts = differs(r, k), []string{a.Artifact.CID, b.Artifact.CID}
+	}
 	return w, true
 }
 

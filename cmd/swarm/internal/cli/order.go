@@ -56,6 +56,9 @@ func showWhy(o render.Out, w view.Why) {
 	if w.HoldsUp > 0 {
 		o.Printf("  holds up %d jobs\n", w.HoldsUp)
 	}
+	if w.Differs != "" {
+		o.Labeled(render.Warn, "  differs:", render.Clean(w.Differs))
+	}
 	if w.Next != "" {
 		o.Printf("  next: %s%s\n", render.Clean(w.Next), about(w.NextMS))
 	}

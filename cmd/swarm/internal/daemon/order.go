@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,7 +10,9 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/gpkg"
 	"github.com/build-swarm/swarm/build/view"
+	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/wire"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
@@ -25,7 +28,48 @@ func (d *Daemon) Why(ctx context.Context, job string) (w view.Why, err error) {
 		w, _ = view.Explain(r, f.key, now)
 		return nil
 	})
+	if err == nil && len(w.Artifacts) == 2 {
+		where, err := d.firstDifference(ctx, w.Artifacts[0], w.Artifacts[1])
+		if err != nil {
+			where = "cannot be told here: " + err.Error()
+		}
+		w.Differs += "; the first difference: " + build.OneLine(where, 300)
+	}
 	return w, err
+}
+
+// firstDifference compares two packages, which are fetched if they are not here.
+func (d *Daemon) firstDifference(ctx context.Context, a, b string) (string, error) {
+	one, closeOne, err := d.openPackage(ctx, a)
+	if err != nil {
+		return "", err
+	}
+	defer closeOne()
+	two, closeTwo, err := d.openPackage(ctx, b)
+	if err != nil {
+		return "", err
+	}
+	defer closeTwo()
+	return gpkg.FirstDifference(ctx, one, two)
+}
+
+func (d *Daemon) openPackage(ctx context.Context, name string) (*gpkg.Package, func(), error) {
+	c, err := cas.Parse(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.Requester.Fetch(ctx, c); err != nil {
+		return nil, nil, err
+	}
+	f, err := d.Store.Open(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := gpkg.Open(f, f.Size())
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return p, func() { _ = f.Close() }, nil // only read
 }
 
 // WhyDrone explains what a drone does, or why it does nothing.
