@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 type real struct {
 	t      *testing.T
 	ns     string // network namespace; "" = this one
+	inside int    // process whose root and mounts it has; 0 = this one
 	dir    string // of its state, socket and log
 	env    []string
 	args   []string
@@ -40,6 +42,10 @@ func (r *real) program(args ...string) *exec.Cmd {
 		// The shell gives the program the name that it answers to.
 		args = append([]string{"netns", "exec", r.ns, "bash", "-c", `exec -a swarm "$0" "$@"`, self}, args...)
 		return exec.CommandContext(context.Background(), "ip", args...)
+	}
+	if r.inside != 0 {
+		args = append([]string{"-t", strconv.Itoa(r.inside), "-m", "-r", "--wdns=/", "--", "bash", "-c", `exec -a swarm "$0" "$@"`, self}, args...)
+		return exec.CommandContext(context.Background(), "nsenter", args...)
 	}
 	cmd := exec.CommandContext(context.Background(), self)
 	cmd.Args = append([]string{"swarm"}, args...)
