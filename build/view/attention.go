@@ -197,7 +197,7 @@ func (l *look) standing(s *Snapshot) []Issue {
 	if ready == 0 || running > 0 {
 		return out
 	}
-	drones, why := 0, []string{}
+	drones, why, do := 0, []string{}, ""
 	for _, p := range s.Peers {
 		if p.Slots == 0 || p.State == "away" || p.State == "gone" {
 			continue
@@ -207,13 +207,28 @@ func (l *look) standing(s *Snapshot) []Issue {
 			return out
 		}
 		why = append(why, p.Nick+": "+cmp.Or(p.Why, "it takes nothing"))
+		if do == "" || strings.HasPrefix(do, "swarm why") {
+			do = l.release(p)
+		}
 	}
 	is := Issue{ID: "drones", Kind: IssueHeld, Severity: Blocked, Title: count(ready, "job") + " could start and every drone holds back",
-		Detail: build.OneLine(strings.Join(why, "; "), 300), HoldsUp: ready + waiting, Do: "swarm resume all"}
+		Detail: build.OneLine(strings.Join(why, "; "), 300), HoldsUp: ready + waiting, Do: do}
 	if drones == 0 {
 		is.Kind, is.Title, is.Detail, is.Do = IssueNoDrone, count(ready, "job")+" could start and no drone is here", "no live peer builds", "swarm run"
 	}
 	return append(out, is)
+}
+
+// release is what to type so that a drone that takes nothing takes jobs again:
+// it undoes what holds it, or tells more where nothing that can be typed does.
+func (l *look) release(p Peer) string {
+	switch {
+	case p.Ordered:
+		return "swarm resume all"
+	case l.r.Trial(p.ID, l.now).Held():
+		return "swarm unblock all"
+	}
+	return "swarm why --drone " + short(p.ID)
 }
 
 // missing finds what is gone: peers, and blobs with them.

@@ -256,6 +256,10 @@ func (l *look) snapshot() Snapshot {
 	}
 	s.judge(r, l.peers)
 	s.Issues = l.issues(&s)
+	if len(s.Issues) > 0 && s.Issues[0].Severity == Blocked && s.Verdict != Blocked {
+		s.Verdict, s.Next = Blocked, s.Issues[0].Do
+		s.Sentence += "; " + s.Issues[0].Title
+	}
 	if s.Verdict == Degraded && s.Next == watchIt && len(s.Issues) > 0 && s.Issues[0].Severity != Healthy {
 		s.Next = s.Issues[0].Do // watching mends nothing
 	}
