@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,8 @@ import (
 type channel struct {
 	target string
 	dir    string // where its generations are kept
+	// shadowed: Config.Mount has paths under its name, which come first.
+	shadowed bool
 
 	current atomic.Pointer[generation] // nil until there is one
 	paths   atomic.Pointer[paths]      // never nil
@@ -95,6 +98,9 @@ func (g *Gateway) channel(target string) (*channel, error) {
 		return ch, nil
 	}
 	ch := &channel{target: target, dir: channelDir(g.cfg.CacheDir, target)}
+	for pattern := range g.cfg.Mount {
+		ch.shadowed = ch.shadowed || strings.HasPrefix(pattern, "/"+target+"/")
+	}
 	ch.paths.Store(&paths{})
 	gen, table, err := load(ch.dir, target)
 	switch {

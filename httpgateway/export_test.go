@@ -5,19 +5,36 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
-// ServeTelling serves l as Run does, and calls sent for every file that reached
-// a connection as a file.
-func (g *Gateway) ServeTelling(l net.Listener, sent func()) error {
+// ParsePlain is parsePlain.
+func ParsePlain(b []byte) (path, host string, ok bool) {
+	p, h, ok := parsePlain(b)
+	return string(p), string(h), ok
+}
+
+// ServeTelling serves l as Run does. It calls sent for every file that reached a
+// connection as a file, and plain for every plain GET.
+func (g *Gateway) ServeTelling(l net.Listener, sent, plain func()) error {
 	srv := &http.Server{
 		Handler: g, ReadHeaderTimeout: time.Minute,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c.(telling).conn)
 		},
+		ConnState: func(c net.Conn, s http.ConnState) { c.(telling).state(s) },
 	}
-	return srv.Serve(tellingListener{&listener{Listener: l, caps: newCaps(10, 10), slow: time.Minute, buffers: newBuffers()}, sent})
+	return srv.Serve(tellingListener{&listener{
+		Listener: l, caps: newCaps(10, 10), slow: time.Minute, buffers: newBuffers(), answers: &sync.WaitGroup{}, grace: time.Second,
+		plain: func(c *conn, request []byte) (bool, error) {
+			answered, err := g.answerPlain(context.Background(), c, request)
+			if answered {
+				plain()
+			}
+			return answered, err
+		},
+	}, sent})
 }
 
 type tellingListener struct {

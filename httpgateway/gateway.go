@@ -207,15 +207,19 @@ func (g *Gateway) Run(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         func(c net.Conn, s http.ConnState) { c.(*conn).state(s) }, // of our listener
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	caps, buffers := newCaps(g.cfg.MaxConns, g.cfg.MaxConnsEach), newBuffers()
+	var answers sync.WaitGroup
 	eg, ctx := errgroup.WithContext(ctx)
 	g.mu.Lock()
 	listen := slices.Clone(g.listen)
 	g.mu.Unlock()
 	for _, l := range listen {
-		limited := &listener{Listener: l, caps: caps, slow: g.cfg.SlowWrite, done: ctx.Done(), buffers: buffers}
+		limited := &listener{Listener: l, caps: caps, slow: g.cfg.SlowWrite, done: ctx.Done(), buffers: buffers,
+			plain:   func(c *conn, request []byte) (bool, error) { return g.answerPlain(base, c, request) },
+			answers: &answers, grace: g.cfg.Grace}
 		g.log.Info("gateway listens", "addr", l.Addr().String())
 		eg.Go(func() error {
 			if err := srv.Serve(limited); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
@@ -240,6 +244,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return nil
 	})
 	err := eg.Wait()
+	late := time.AfterFunc(g.cfg.Grace, cut)
+	answers.Wait()
+	late.Stop()
 	caps.told.Wait()
 	return err
 }

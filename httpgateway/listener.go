@@ -56,6 +56,11 @@ type listener struct {
 	slow    time.Duration
 	done    <-chan struct{}
 	buffers *sync.Pool // of *[]byte, bufferSize each; shared by all connections of a Run
+
+	// plain answers plain GETs (plainget.go); nil: net/http answers all.
+	plain   func(c *conn, request []byte) (answered bool, err error)
+	answers *sync.WaitGroup // of plain
+	grace   time.Duration   // for one under way when the connection is closed
 }
 
 const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 5\r\n" +
@@ -81,7 +86,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		ip := remoteIP(tcp)
 		if l.caps.enter(ip) {
-			return &conn{TCPConn: tcp, slow: l.slow, buffers: l.buffers, release: func() {
+			return &conn{TCPConn: tcp, of: l, release: func() {
 				l.caps.leave(ip)
 				<-l.caps.slots
 			}}, nil
@@ -127,10 +132,19 @@ func remoteIP(c net.Conn) string {
 // for them; small ones are copied behind their header into one packet.
 type conn struct {
 	*net.TCPConn
-	slow    time.Duration
-	buffers *sync.Pool
-	once    sync.Once
+	of      *listener
 	release func()
+
+	mu        sync.Mutex // of the next two, and of write deadlines
+	answering bool       // a plain GET, of which net/http does not know
+	closed    bool       // or asked to close when that is answered
+
+	// Of the goroutine that reads.
+	next    bool      // what is read next begins a request
+	ended   bool      // what was read last ended as a request does
+	early   bool      // a byte was read before the last answer was done
+	waiting time.Time // when the deadline for the next request was moved last
+	allowed string    // a Host that the gateway goes by
 
 	// Of the goroutine that writes.
 	holding  bool
@@ -172,9 +186,23 @@ func (c *conn) unhold() error {
 	return err
 }
 
-// Close gives the slot back, once.
+// Close gives the slot back, once. A plain GET that is being answered has the
+// time of grace.
 func (c *conn) Close() error {
-	c.once.Do(c.release)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.closed = true
+	if c.answering {
+		return c.SetWriteDeadline(time.Now().Add(c.of.grace))
+	}
+	return c.shut()
+}
+
+func (c *conn) shut() error {
+	c.release()
 	return c.TCPConn.Close()
 }
 
@@ -245,11 +273,16 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 // when an eighth of that has passed: it costs as much as a small write.
 func (c *conn) extend() error {
 	now := time.Now()
-	if now.Sub(c.extended) < c.slow/8 {
+	if now.Sub(c.extended) < c.of.slow/8 {
 		return nil
 	}
 	c.extended = now
-	return c.SetWriteDeadline(now.Add(c.slow))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil // the deadline is the grace
+	}
+	return c.SetWriteDeadline(now.Add(c.of.slow))
 }
 
 // errUnsent: the system cannot send from this file by itself. Reading it shows
@@ -285,8 +318,8 @@ func (c *conn) sendFile(f *fileContent, lr *io.LimitedReader) (int64, error) {
 // sendSmall writes what is held back and the file in one go. A file that is
 // shorter than lr says is sent as far as it goes. errUnsent as with sendFile.
 func (c *conn) sendSmall(f *fileContent, lr *io.LimitedReader) (int64, error) {
-	p := c.buffers.Get().(*[]byte)
-	defer c.buffers.Put(p)
+	p := c.of.buffers.Get().(*[]byte)
+	defer c.of.buffers.Put(p)
 	head := copy(*p, c.held)
 	n, err := f.f.ReadAt((*p)[head:head+int(lr.N)], f.off)
 	if n == 0 && err != nil && !errors.Is(err, io.EOF) {

@@ -22,7 +22,7 @@ func TestFilesReachTheConnectionAsFilesSoThatSendfileSendsThem(t *testing.T) {
 	}
 	var files atomic.Int32
 	done := make(chan error, 1)
-	go func() { done <- g.ServeTelling(l, func() { files.Add(1) }) }()
+	go func() { done <- g.ServeTelling(l, func() { files.Add(1) }, func() {}) }()
 	t.Cleanup(func() {
 		_ = l.Close()
 		<-done

@@ -284,7 +284,7 @@ func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
 		unavailable(w, "no peer that is reachable now holds %s", it.Path)
 		return
 	}
-	blob := g.remote(r, k, g.cfg.Patience)
+	blob := g.remote(r.Context(), k, g.cfg.Patience)
 	defer blob.close()
 	if strings.Contains(r.Header.Get("Range"), ",") {
 		// Of several ranges the first bytes are ours and not the holder's, so
@@ -308,9 +308,9 @@ func (g *Gateway) servePackage(w *response, r *http.Request, k *known) {
 }
 
 // remote is a package that is elsewhere.
-func (g *Gateway) remote(r *http.Request, k *known, patience time.Duration) *remote {
+func (g *Gateway) remote(ctx context.Context, k *known, patience time.Duration) *remote {
 	return &remote{
-		ctx: r.Context(), size: k.item.Size, stall: g.cfg.Stall, first: time.Now().Add(patience), log: g.log,
+		ctx: ctx, size: k.item.Size, stall: g.cfg.Stall, first: time.Now().Add(patience), log: g.log,
 		open: func(ctx context.Context) (io.ReadSeekCloser, error) {
 			return g.cfg.Catalog.Open(ctx, k.cid, k.item.Size)
 		},
@@ -339,18 +339,29 @@ func (g *Gateway) serveLocal(w *response, r *http.Request, k *known, modified ti
 		plain(w, http.StatusBadGateway, "the copy of %s here is damaged", it.Path)
 		return true
 	}
+	content, done := g.localContent(r.Context(), b, k)
+	defer done()
+	w.serveFile(r, modified, content)
+	return true
+}
+
+// localContent is a package that lies here; what the disk does not give of it
+// comes from its other holders. done ends its use.
+func (g *Gateway) localContent(ctx context.Context, b LocalBlob, k *known) (content *fileContent, done func()) {
 	var rest *remote
-	w.serveFile(r, modified, &fileContent{f: b.File(), size: it.Size, instead: func(err error) io.ReadSeeker {
-		g.log.Error("stored package cannot be read, going on with its other holders", "path", it.Path, "cid", it.CID, "err", err)
+	content = &fileContent{f: b.File(), size: k.item.Size, instead: func(err error) io.ReadSeeker {
+		g.log.Error("stored package cannot be read, going on with its other holders", "path", k.item.Path, "cid", k.item.CID, "err", err)
 		b.Failed(err)
-		rest = g.remote(r, k, g.cfg.Stall)
+		rest = g.remote(ctx, k, g.cfg.Stall)
 		return rest
-	}})
-	if rest != nil {
+	}}
+	return content, func() {
+		if rest == nil {
+			return
+		}
 		rest.close()
-		if rest.err != nil && r.Context().Err() == nil {
+		if rest.err != nil && ctx.Err() == nil {
 			g.cutOff(k, rest)
 		}
 	}
-	return true
 }
