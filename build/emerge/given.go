@@ -44,6 +44,7 @@ type RootsConfig struct {
 type Roots struct {
 	cfg    RootsConfig
 	layers *layerCache
+	kept   kept
 
 	mu       sync.Mutex
 	portages map[string]*Portage // by digest of the base
@@ -480,7 +481,15 @@ func (m *room) fill(ctx context.Context) error {
 	if err != nil {
 		return prepare(&m.req.Job, err)
 	}
-	return m.checkRoot(packages)
+	if err := m.checkRoot(packages); err != nil {
+		return err
+	}
+	if top := m.held.top(); top != nil {
+		if err := m.r.layers.rootOf(top, m.req.Job.Key); err != nil {
+			m.r.cfg.Log.Warn("cache of roots", "error", err) // others will not know of it
+		}
+	}
+	return nil
 }
 
 // missing is what of the list the root does not have yet, in order.

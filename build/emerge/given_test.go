@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -161,6 +162,9 @@ func TestRealGivenRoots(t *testing.T) {
 	}
 	if n, bytes, err := l.roots.Cached(); err != nil || n == 0 || bytes == 0 {
 		t.Errorf("%d roots of %d bytes are cached, %v", n, bytes, err)
+	}
+	if kept, install := l.roots.KeptRoots(); !slices.Contains(kept, tally.Key) || install <= 0 || install == unmeasured {
+		t.Errorf("a Beat would tell of the roots of %v, %s a package; want that of %s among them", kept, install, tally.Key)
 	}
 	if have, err := base.Packages("/"); err != nil || len(have) != len(mustManifest(t, l).Packages) {
 		t.Errorf("the machine's own database was changed: %v %v", have, err)

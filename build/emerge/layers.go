@@ -55,6 +55,7 @@ type layer struct {
 	Millis  int64        `json:"ms"` // what installing took
 
 	used time.Time
+	job  build.Key // the newest whose whole root it is; "" = of none
 }
 
 // layerID names the root that a base and a list make.
@@ -115,6 +116,7 @@ func evictLayers(layers []*layer, quota int64, busy map[*layer]bool) *layer {
 //
 //	DIR/ID/layer.json   what it is
 //	DIR/ID/lock         held (shared) while a build stands on the layer
+//	DIR/ID/job          the newest job whose whole root it is, if it is of one
 //	DIR/ID/fs/          what changed, as overlayfs keeps it
 //	DIR/turn            held while a layer is made or removed: one at a time
 //	DIR/tmp-*           on its way in or out; whoever has the turn removes others'
@@ -167,6 +169,9 @@ func (c *layerCache) list() ([]*layer, error) {
 		}
 		if info, err := os.Stat(filepath.Join(c.dir, l.ID, "lock")); err == nil {
 			l.used = info.ModTime()
+		}
+		if k, err := os.ReadFile(filepath.Join(c.dir, l.ID, "job")); err == nil {
+			l.job = build.Key(k)
 		}
 		byID[l.ID] = l
 	}

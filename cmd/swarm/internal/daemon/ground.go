@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -142,6 +143,15 @@ func (e ebuilds) CanBuild(j *build.Job) error {
 		return nil // Build says it of a job with a base
 	}
 	return e.roots.CanBuild(j)
+}
+
+// KeptRoots are those of the builds that have a root of their own, where there can
+// be such.
+func (e ebuilds) KeptRoots() ([]build.Key, time.Duration) {
+	if e.roots.CanBuild(nil) != nil {
+		return nil, 0
+	}
+	return e.roots.KeptRoots()
 }
 
 func (e ebuilds) Build(ctx context.Context, req worker.Request) (worker.Result, error) {
