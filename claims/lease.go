@@ -57,7 +57,7 @@ func (r *Replica) compiler(k build.Key, now Now) (h Holder, ok bool) {
 			if j.Key != k || !j.Compiling || ok && id > h.Peer {
 				continue
 			}
-			left := p.lease() - (now.Boot - p.heard)
+			left := r.lease(p) - (now.Boot - p.heard)
 			if j.FrozenMS > 0 && !p.beat.Leaving && !p.refuse && !p.banned {
 				left += r.grace(j) // its machine may be asleep
 			}
@@ -114,7 +114,7 @@ func (r *Replica) leaseLeft(peer string, written hlc.Time, seen int64, k build.K
 	if !newer {
 		base = max(base, seen)
 	}
-	return base + p.lease() + r.grace(job) - now.Boot
+	return base + r.lease(p) + r.grace(job) - now.Boot
 }
 
 // grace is how long after its lease a build is still left alone: the more work

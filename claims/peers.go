@@ -39,7 +39,7 @@ type Peer struct {
 
 // onBeat takes in a Beat: only one newer than the last restarts a lease, so a
 // replayed one does nothing.
-func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
+func (r *Replica) onBeat(now Now, from string, o wire.Opened, body Body, err error) {
 	stamp := hlc.Time(o.Stamp())
 	beat, ok := body.(Beat)
 	if err != nil || !ok {
@@ -92,7 +92,10 @@ func (r *Replica) onBeat(now Now, o wire.Opened, body Body, err error) {
 	for _, j := range beat.Jobs {
 		r.rival(now, o.Author(), j)
 	}
-	if beat.Digest != r.board.digest() {
+	if beat.Quiet && from == o.Author() {
+		r.emit(Publish{o}) // it is not on the gossip: whom it tells passes it on
+	}
+	if beat.Digest != r.board.digest() && !beat.Quiet { // a quiet peer compares when it wakes up anyway
 		r.differs(now, o.Author())
 	}
 }
@@ -115,7 +118,7 @@ func (r *Replica) setBeat(p *peerState, b Beat, o wire.Opened, now Now) {
 	if !p.wasLive || p.refuse || b.Leaving {
 		r.judgeAt = now.Boot
 	}
-	r.judgeAt = min(r.judgeAt, p.heard+p.lease()+1)
+	r.judgeAt = min(r.judgeAt, p.heard+r.lease(p)+1)
 }
 
 // ownBeat notices a second process with this identity: its Beats are newer
@@ -262,6 +265,9 @@ func (r *Replica) beat(now Now) {
 	}
 	r.setBeat(me, b, o, now)
 	r.emit(Publish{o})
+	if b.Quiet {
+		r.sync.next = now.Boot // nobody hears it otherwise
+	}
 }
 
 // period of this peer's Beats: max(5 s, N x 50 ms) while building, or willing
@@ -299,7 +305,7 @@ func (r *Replica) noteWork(now Now) {
 			continue
 		}
 		p.heard, p.beat.PeriodMS = now.Boot, short
-		r.judgeAt = min(r.judgeAt, p.heard+p.lease()+1)
+		r.judgeAt = min(r.judgeAt, p.heard+r.lease(p)+1)
 	}
 }
 
@@ -307,7 +313,7 @@ func (r *Replica) noteWork(now Now) {
 // Beat is due: coarse figures only, or every sample would be a Beat.
 func beatChanged(a, b Beat) bool {
 	return a.Accepting != b.Accepting || a.Slots != b.Slots || a.Nick != b.Nick ||
-		a.Stores != b.Stores || a.Why != b.Why || !slices.Equal(a.Builders, b.Builders) || !slices.Equal(a.Heads, b.Heads)
+		a.Stores != b.Stores || a.Quiet != b.Quiet || a.Why != b.Why || !slices.Equal(a.Builders, b.Builders) || !slices.Equal(a.Heads, b.Heads)
 }
 
 // lease is how long a Beat of p holds after it was heard.
@@ -316,6 +322,15 @@ func (p *peerState) lease() int64 {
 		return LeasePeriods * BeatMillis
 	}
 	return LeasePeriods * p.beat.PeriodMS
+}
+
+// lease is how long a Beat holds here. A peer that is quiet hears Beats by the
+// exchange alone, some of them a while after the others heard them.
+func (r *Replica) lease(p *peerState) int64 {
+	if r.report.Quiet {
+		return p.lease() + quietHears*QuietMillis
+	}
+	return p.lease()
 }
 
 // live reports whether a peer's lease runs.
@@ -331,7 +346,7 @@ func (r *Replica) alive(p *peerState, now Now) bool {
 	if p.id == r.self {
 		return !r.leaving
 	}
-	return !p.refuse && !p.banned && !p.beat.Leaving && now.Boot-p.heard <= p.lease()
+	return !p.refuse && !p.banned && !p.beat.Leaving && now.Boot-p.heard <= r.lease(p)
 }
 
 // meet makes the state of a peer that was never heard of.

@@ -250,12 +250,12 @@ func (r *Replica) judgeLeases(now Now) (changed bool) {
 			r.idx.touchPeer(id)
 		}
 		if live && id != r.self {
-			r.judgeAt = min(r.judgeAt, p.heard+p.lease()+1)
+			r.judgeAt = min(r.judgeAt, p.heard+r.lease(p)+1)
 		}
 		switch {
 		case live:
 			known++
-		case !p.refuse && !p.beat.Leaving && now.Boot-p.heard <= p.lease()+cutOffMillis:
+		case !p.refuse && !p.beat.Leaving && now.Boot-p.heard <= r.lease(p)+cutOffMillis:
 			known++
 			silent++
 		}
@@ -400,7 +400,7 @@ func (r *Replica) elsewhere(ks *keyState, now Now) bool {
 	var best uint64
 	var whose *peerState
 	for _, p := range r.byID {
-		if p.beat.Slots == 0 || p.beat.Leaving || p.refuse || p.id != r.self && now.Boot-p.heard > p.lease()+cutOffMillis {
+		if p.beat.Slots == 0 || p.beat.Leaving || p.refuse || p.id != r.self && now.Boot-p.heard > r.lease(p)+cutOffMillis {
 			continue
 		}
 		if w := mix(ks.hash, p.hash); whose == nil || w > best {

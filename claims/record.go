@@ -106,6 +106,7 @@ type Beat struct {
 	Digest     uint64          `cbor:"digest" json:"digest"` // of the author's board
 	Heads      []string        `cbor:"heads,omitempty" json:"heads,omitempty"`
 	Alerts     bool            `cbor:"alerts,omitempty" json:"alerts,omitempty"` // it can tell a person
+	Quiet      bool            `cbor:"quiet,omitempty" json:"quiet,omitempty"`   // off the gossip: it hears and speaks once in QuietMillis
 	// Roots are the build keys, in bytes, of jobs whose roots it keeps, the last
 	// used first; MaxRoots at the most. InstallMS is what adding a package to one
 	// takes; 0 = it keeps none.

@@ -23,9 +23,11 @@ const (
 	BeatMillis     = 5_000  // while building or willing
 	IdleBeatMillis = 60_000 // else
 	beatPerPeer    = 50     // the period grows with the swarm
+	QuietMillis    = 60_000 // between two comparisons of a quiet peer, each with its Beat
 	LeasePeriods   = 6
 	maxGrace       = 15 * 60_000
 	AwayMillis     = 15 * 60_000 // a holder not seen for longer is not expected back
+	quietHears     = 3           // comparisons within which a quiet peer hears of everybody
 	syncEvery      = 30_000
 	syncOnBeat     = 2_000
 	aloneMillis    = 10_000 // a peer that hears nobody writes after this
@@ -285,9 +287,9 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 	r.out = nil
 	switch ev := ev.(type) {
 	case Received:
-		r.receive(now, ev.Records, nil)
+		r.receive(now, ev.From, ev.Records, nil)
 	case Validated:
-		r.receive(now, ev.Records, ev.Bodies)
+		r.receive(now, ev.From, ev.Records, ev.Bodies)
 	case Synced:
 		r.onSync(now, ev)
 	case Connected:
@@ -297,19 +299,17 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 		r.sync.forget(ev.Peer)
 	case Report:
 		changed := beatChanged(r.report, ev.Beat)
+		woke := r.report.Quiet && !ev.Beat.Quiet
 		r.report = ev.Beat
+		if woke {
+			r.resume(now)
+		}
 		if changed {
 			r.nextBeat = now.Boot
 			r.emit(Changed{})
 		}
 	case Resumed:
-		for _, p := range r.peers {
-			p.heard = now.Boot
-		}
-		r.judgeAt = now.Boot
-		r.synced, r.started = false, now.Boot
-		r.nextBeat = now.Boot
-		r.emit(Changed{})
+		r.resume(now)
 	case Twin:
 		r.noteTwin(now, TwinMillis, "")
 	case Take:
@@ -335,10 +335,22 @@ func (r *Replica) Step(now Now, ev Event) []Effect {
 	return out
 }
 
+// resume begins to judge anew: what this peer did not hear meanwhile is no sign
+// of anything.
+func (r *Replica) resume(now Now) {
+	for _, p := range r.peers {
+		p.heard = now.Boot
+	}
+	r.judgeAt = now.Boot
+	r.synced, r.started = false, now.Boot
+	r.nextBeat = now.Boot
+	r.emit(Changed{})
+}
+
 func (r *Replica) emit(e Effect) { r.out = append(r.out, e) }
 
 // receive merges records of others. What is refused is counted, never fatal.
-func (r *Replica) receive(now Now, records []wire.Opened, bodies []Body) {
+func (r *Replica) receive(now Now, from string, records []wire.Opened, bodies []Body) {
 	var put []wire.Opened
 	for i, o := range records {
 		var body Body
@@ -349,7 +361,7 @@ func (r *Replica) receive(now Now, records []wire.Opened, bodies []Body) {
 			body, err = Validate(o)
 		}
 		if o.Type() == TypeBeat {
-			r.onBeat(now, o, body, err)
+			r.onBeat(now, from, o, body, err)
 			continue
 		}
 		if err := r.clock.Observe(hlc.Time(o.Stamp()), now.Wall); err != nil {

@@ -105,13 +105,15 @@ func (s *syncState) forget(peer string) {
 }
 
 // differs notes that a peer's board is not ours. A peer that is not connected
-// is reason enough to compare with one that is.
+// is reason enough to compare with one that is. A quiet peer compares in its time.
 func (r *Replica) differs(now Now, peer string) {
 	s := &r.sync
 	if r.connected[peer] && !slices.Contains(s.queue, peer) {
 		s.queue = append(s.queue, peer)
 	}
-	s.next = min(s.next, max(now.Boot, s.began+syncOnBeat))
+	if !r.report.Quiet {
+		s.next = min(s.next, max(now.Boot, s.began+syncOnBeat))
+	}
 }
 
 // under reports whether a comparison is under way. One that brings nothing for
@@ -137,7 +139,7 @@ func (r *Replica) nextSync(now Now) int64 {
 }
 
 // dueSync starts a comparison: with a peer that is known to differ, else with
-// a random one every 30 s. One at a time, one per 2 s.
+// a random one every 30 s. One at a time, one per 2 s. A quiet peer is left alone.
 func (r *Replica) dueSync(now Now) {
 	s := &r.sync
 	if s.under(now) || now.Boot < s.next || len(r.connected) == 0 {
@@ -149,10 +151,22 @@ func (r *Replica) dueSync(now Now) {
 	}
 	ids := make([]string, 0, len(r.connected))
 	for id := range r.connected {
-		ids = append(ids, id)
+		if !r.quiet(id) {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		s.next = now.Boot + syncEvery
+		return
 	}
 	slices.Sort(ids)
 	r.startSync(now, ids[r.cfg.Rand.IntN(len(ids))])
+}
+
+// quiet reports whether a peer hears nothing but by comparisons.
+func (r *Replica) quiet(peer string) bool {
+	p := r.peers[peer]
+	return p != nil && p.beat.Quiet
 }
 
 func (r *Replica) startSync(now Now, peer string) {
@@ -161,9 +175,13 @@ func (r *Replica) startSync(now Now, peer string) {
 	s.with, s.began, s.heard = peer, now.Boot, now.Boot
 	s.before, s.changes = r.board.changes, r.board.changes
 	s.listed, s.asked, s.wants = false, 0, 0
-	s.next = now.Boot + syncEvery
-	if len(s.queue) > 0 {
+	switch {
+	case r.report.Quiet:
+		s.next = now.Boot + QuietMillis + syncOnBeat // the Beat comes first, and takes this along
+	case len(s.queue) > 0:
 		s.next = now.Boot + syncOnBeat
+	default:
+		s.next = now.Boot + syncEvery
 	}
 	m := SyncMessage{Sums: slices.Clone(r.board.sums[:])}
 	if me := r.peers[r.self]; me != nil && !me.rec.IsZero() {
@@ -215,7 +233,7 @@ func (r *Replica) onSync(now Now, ev Synced) {
 func (r *Replica) endSync(now Now) {
 	s := &r.sync
 	s.with = ""
-	if s.asked > 0 && s.before != r.board.changes {
+	if s.asked > 0 && s.before != r.board.changes && !r.report.Quiet {
 		s.next = min(s.next, max(now.Boot, s.began+syncOnBeat))
 		return
 	}
@@ -260,10 +278,24 @@ func (r *Replica) answerSums(now Now, to string, sums []uint64) {
 	// comes in another rewrites most of the file every time.
 	slices.SortFunc(give, compareKeys)
 	r.sendEntries(to, give, false)
-	r.emit(Send{to, SyncMessage{Items: page, Final: true}})
+	last := SyncMessage{Items: page, Final: true}
+	if r.quiet(to) { // it hears nobody's Beats otherwise, and each message wakes it up
+		last.Records = firstOf(r.beats(), pageRecords)
+	}
+	r.emit(Send{to, last})
 	if differ {
 		r.differs(now, to)
 	}
+}
+
+// firstOf returns as many of some records as room bytes take.
+func firstOf(raws [][]byte, room int) [][]byte {
+	for i, raw := range raws {
+		if room -= len(raw); room < 0 {
+			return raws[:i]
+		}
+	}
+	return raws
 }
 
 // onItems asks for what the other has and this peer lacks.

@@ -39,6 +39,9 @@ type Config struct {
 	// when every target's newest release is served.
 	Ready func() error
 
+	// Every stretches Poll; nil leaves it as it is.
+	Every func(time.Duration) time.Duration
+
 	Poll         time.Duration // how often heads are looked at though nobody called Kick; 10 s
 	Patience     time.Duration // to the first byte of a blob that is elsewhere; 20 s (wget waits 60)
 	Stall        time.Duration // without a byte from any holder, then the connection is cut; 45 s
@@ -53,6 +56,9 @@ func (c Config) withDefaults() Config {
 		if *d <= 0 {
 			*d = v
 		}
+	}
+	if c.Every == nil {
+		c.Every = func(d time.Duration) time.Duration { return d }
 	}
 	def(&c.Poll, 10*time.Second)
 	def(&c.Patience, 20*time.Second)
@@ -262,7 +268,7 @@ type (
 func (g *Gateway) watch(ctx context.Context) {
 	g.running.Store(true)
 	defer g.running.Store(false)
-	tick := time.NewTicker(g.cfg.Poll)
+	tick := time.NewTimer(g.cfg.Poll)
 	defer tick.Stop()
 	for {
 		for _, t := range g.targets() {
@@ -273,6 +279,7 @@ func (g *Gateway) watch(ctx context.Context) {
 				ch.refresh(g)
 			}
 		}
+		tick.Reset(g.cfg.Every(g.cfg.Poll))
 		select {
 		case <-ctx.Done():
 			return

@@ -53,6 +53,7 @@ type entry struct {
 	seen   time.Time      // last known to be connected; zero if never
 	told   time.Time      // last heard of
 
+	rests   bool // it said so: it dials whom it wants
 	fails   int
 	next    time.Time // not dialled before
 	dialing bool
@@ -147,7 +148,28 @@ func (b *book) left(id peer.ID, now time.Time, jitter func(time.Duration) time.D
 	if e := b.peers[id]; e != nil {
 		e.seen, e.fails = now, 0
 		e.next = now.Add(jitter(firstRetry / 2)) // a restart takes a moment, and both sides may dial
+		if e.rests {
+			e.next = now.Add(jitter(restMost))
+		}
 		b.touch()
+	}
+}
+
+// rests notes whether a peer rests.
+func (b *book) rests(id peer.ID, on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.peers[id]; e != nil {
+		e.rests = on
+	}
+}
+
+// awake makes everybody due: this host comes back from a rest.
+func (b *book) awake(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.peers {
+		e.next, e.fails = now, 0
 	}
 }
 

@@ -85,6 +85,7 @@ type Host struct {
 	watchers []chan struct{}
 	rtts     map[peer.ID]time.Duration
 
+	rest     rest
 	relay    *relay.Relay
 	reserved reserver
 	doubles  map[peer.ID]time.Time // when two processes answered to an ID
@@ -118,7 +119,7 @@ func NewHost(cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, log: cfg.Log, gate: &gater{}, book: newBook(cfg.Identity.id),
 		kick: make(chan struct{}, 1), rtts: map[peer.ID]time.Duration{}, reserved: reserver{at: map[peer.ID]time.Time{}},
-		instance: rand.Uint64(), twin: make(chan struct{}, 1), doubles: map[peer.ID]time.Time{}, left: map[peer.ID]time.Time{},
+		instance: rand.Uint64(), twin: make(chan struct{}, 1), rest: rest{turned: make(chan struct{})}, doubles: map[peer.ID]time.Time{}, left: map[peer.ID]time.Time{},
 	}
 	for _, info := range static {
 		h.book.addStatic(info)
@@ -137,6 +138,7 @@ func NewHost(cfg Config) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.lh.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
+			h.book.rests(c.RemotePeer(), false) // it says so anew, if it does
 			h.book.connected(c.RemotePeer(), nil, time.Now())
 			h.peersChanged()
 		},
@@ -149,6 +151,7 @@ func NewHost(cfg Config) (*Host, error) {
 		},
 	})
 	Serve(h, peersProto, maxAnswer, h.answerPeers)
+	Serve(h, restProto, 1, h.onRest)
 	Serve(h, instanceProto, instanceLen*maxTwins, h.onInstance)
 	if err := h.listen(listen); err != nil {
 		return nil, errors.Join(err, h.Close())

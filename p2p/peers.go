@@ -143,6 +143,7 @@ type PeerInfo struct {
 	Seen      time.Time     // last connected; zero if never
 	Static    bool
 	Banned    bool
+	Rests     bool      // it said that it keeps few connections, and not this one
 	Twins     bool      // two processes answer to this ID
 	Problem   error     // why the last dial failed, explained; nil while connected
 	Since     time.Time // of the first of the failed dials in a row
@@ -164,7 +165,7 @@ func (h *Host) PeerInfo(peerID string) (PeerInfo, bool) {
 	h.mu.Unlock()
 	info := PeerInfo{
 		ID: peerID, Addrs: addrStrings(mergeAddrs(e.static, e.addrs)), Seen: e.seen, RTT: rtt,
-		Static: len(e.static) > 0, Banned: h.gate.bans(id), Twins: h.twinsOf(id), Problem: e.problem, Since: e.since,
+		Static: len(e.static) > 0, Banned: h.gate.bans(id), Rests: e.rests, Twins: h.twinsOf(id), Problem: e.problem, Since: e.since,
 	}
 	if conn != nil {
 		at := conn.RemoteMultiaddr()

@@ -50,7 +50,8 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { h.redial(ctx, &wg) })
-	wg.Go(func() { h.askPeers(ctx) })
+	wg.Go(func() { h.Awake(ctx, h.askPeers) })
+	wg.Go(func() { h.Awake(ctx, h.lookStranded) })
 	conns := make(chan network.Conn, 64)
 	wg.Go(func() { h.watchTwins(ctx, &wg, conns) })
 	wg.Go(func() { h.saveBook(ctx) })
@@ -65,12 +66,8 @@ func (h *Host) Run(ctx context.Context) error {
 			}
 		}
 	}
-	look := time.NewTicker(strandedPeriod)
-	defer look.Stop()
 	for open := true; open; {
 		select {
-		case <-look.C:
-			h.dropStranded()
 		case e := <-bus.Out():
 			id, ok := e.(event.EvtPeerIdentificationCompleted)
 			if !ok {
@@ -81,6 +78,7 @@ func (h *Host) Run(ctx context.Context) error {
 				asked[id.Peer] = id.Conn.ID()
 				wg.Go(func() { h.ask(ctx, id.Peer) })
 				wg.Go(func() { h.reserve(ctx, id.Peer) })
+				wg.Go(func() { h.restConn(ctx, id.Peer) })
 				select {
 				case conns <- id.Conn:
 				case <-ctx.Done():
@@ -96,6 +94,20 @@ func (h *Host) Run(ctx context.Context) error {
 		err = errors.Join(err, h.book.save(h.cfg.AddressBook, h.Fingerprint()))
 	}
 	return err
+}
+
+// lookStranded looks for lost addresses until ctx ends.
+func (h *Host) lookStranded(ctx context.Context) {
+	look := time.NewTicker(strandedPeriod)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+			h.dropStranded()
+		}
+	}
 }
 
 // dropStranded closes connections from addresses that this machine no longer has:
@@ -139,8 +151,13 @@ func (h *Host) redial(ctx context.Context, wg *sync.WaitGroup) {
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		full := len(h.lh.Network().Peers()) >= meshPeers
-		infos, again := h.book.due(time.Now(), maxDials-len(slots), func(id peer.ID, static bool) bool {
-			return full && !static || h.gate.bans(id) || h.lh.Network().Connectedness(id) == network.Connected
+		most, want := maxDials, func(peer.ID) bool { return true }
+		if on, prefer, _ := h.rest.now(); on {
+			full = false
+			most, want = h.dialsWhileResting(prefer)
+		}
+		infos, again := h.book.due(time.Now(), most-len(slots), func(id peer.ID, static bool) bool {
+			return most == 0 || !want(id) || full && !static || h.gate.bans(id) || h.lh.Network().Connectedness(id) == network.Connected
 		})
 		for _, info := range infos {
 			slots <- struct{}{}

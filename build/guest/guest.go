@@ -117,6 +117,7 @@ type Verdict struct {
 	Why    string // not May, or the Level below Full; the worst reason first
 	Steady bool   // this machine is always there
 	UntilS int64  // expected seconds of being there; 0 = unknown or steady
+	Quiet  bool   // the peer is to let this machine sleep
 	// WaitMS is how long frozen builds wait yet, as far as can be said now.
 	WaitMS int64
 	// KeepMS is for how long each frozen build is kept yet.
@@ -148,6 +149,8 @@ type Guest struct {
 	returned  int64 // boot of the last build given back for memory
 	idleFrom  int64 // boot since which it may build; 0 = it may not
 	awayFrom  int64 // boot since which it may not
+	quietFrom int64 // boot since which there is a reason to be quiet
+	asked     int64 // boot until which it is not, since somebody asked it for something
 }
 
 const forever = int64(1) << 62
@@ -208,6 +211,7 @@ func (g *Guest) Step(now Now, r Reading, builds []Build) Verdict {
 	}
 	g.freeze(now, &r, builds, &v)
 	g.wanted(now, &r, builds, &v)
+	g.quiet(now, &r, len(builds), &v)
 	return v
 }
 

@@ -303,3 +303,39 @@ func BenchmarkStep(b *testing.B) {
 		g.Step(at(int64(n)), r, builds)
 	}
 }
+
+func TestOnBatteryWithNothingToDoItIsQuietAndAwakeForWhoAsks(t *testing.T) {
+	g, r := &Guest{}, laptop()
+	r.OnBattery = true
+	quiet := func(ms int64, builds ...Build) bool { return g.Step(at(1+ms), r, builds).Quiet }
+	if quiet(0) || quiet(QuietAfter-1) {
+		t.Error("it is quiet as soon as the plug is out")
+	}
+	if v := g.Step(at(1+QuietAfter-5000), r, nil); v.NextMS > 5000 {
+		t.Errorf("it looks again in %d ms; want when it is time to be quiet", v.NextMS)
+	}
+	if !quiet(QuietAfter) {
+		t.Error("it is not quiet after a minute on battery")
+	}
+	if quiet(QuietAfter+1, Build{Key: "k"}) {
+		t.Error("it is quiet with a frozen build, whose claim has to be renewed")
+	}
+	quiet(QuietAfter + 2)
+	now := int64(3 * QuietAfter)
+	if !quiet(now) {
+		t.Error("it is not quiet after its build is gone")
+	}
+	g.Asked(at(1 + now))
+	if quiet(now+1) || quiet(now+AwakeFor-1) || !quiet(now+AwakeFor) {
+		t.Error("it is not awake for two minutes when its user asks")
+	}
+	r.OnBattery = false
+	if quiet(now + AwakeFor + 1) {
+		t.Error("it is quiet on AC")
+	}
+	// A machine that builds on battery, since it was told to, hears of work at once.
+	g, r.OnBattery = &Guest{Policy: Policy{When: Always}}, true
+	if quiet(0) || quiet(2*QuietAfter) {
+		t.Error("it is quiet though it may build")
+	}
+}

@@ -76,6 +76,9 @@ type Publisher struct {
 	// none) has not. nil = nobody is asked.
 	Install func(ctx context.Context, target, manifest, before string) (Installed, error)
 	Log     *slog.Logger
+	// Every stretches how often it is looked at what follows from time alone; nil
+	// leaves it as it is.
+	Every func(time.Duration) time.Duration
 
 	making   sync.Mutex        // one release is made at a time
 	mu       sync.Mutex        // of verified
@@ -87,7 +90,11 @@ type Publisher struct {
 func (p *Publisher) Run(ctx context.Context) error {
 	p.tried = map[string]string{}
 	changed := p.Board.Changed()
-	tick := time.NewTicker(recheck)
+	every := p.Every
+	if every == nil {
+		every = func(d time.Duration) time.Duration { return d }
+	}
+	tick := time.NewTimer(recheck)
 	defer tick.Stop()
 	for {
 		select {
@@ -96,6 +103,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-changed:
 		case <-tick.C:
 		}
+		tick.Reset(every(recheck))
 		due, err := p.due(ctx)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, agent.ErrStopped) {

@@ -209,7 +209,11 @@ func (w *Worker) schedule(ctx context.Context, g *errgroup.Group) error {
 		if err := w.replan(ctx, g); err != nil {
 			return w.ended(ctx, err)
 		}
-		timer.Reset(replanEvery*4/5 + rand.N(replanEvery*2/5))
+		if w.held() {
+			timer.Stop() // until that is lifted, which wakes it
+		} else {
+			timer.Reset(replanEvery*4/5 + rand.N(replanEvery*2/5))
+		}
 	}
 }
 

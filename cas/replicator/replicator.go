@@ -39,7 +39,10 @@ type Config struct {
 	// Stored is told of each copy made here, from Run's goroutine: it must not
 	// block long. nil is allowed.
 	Stored func(cas.Info)
-	Log    *slog.Logger // nil discards
+	// Every stretches how often it is looked at what follows from time alone; nil
+	// leaves it as it is.
+	Every func(time.Duration) time.Duration
+	Log   *slog.Logger // nil discards
 }
 
 // Replicator copies blobs to this peer. Run does the work.
@@ -129,11 +132,14 @@ func (r *Replicator) Run(ctx context.Context) error {
 			kicked = false
 		}
 		r.start(ctx, s, done, now)
-		next := s.planned.Add(planEvery)
-		if kicked {
-			next = s.planned.Add(planAtLeast)
+		wait := max(0, s.planned.Add(planEvery).Sub(now))
+		switch {
+		case kicked:
+			wait = max(0, s.planned.Add(planAtLeast).Sub(now))
+		case r.cfg.Every != nil:
+			wait = r.cfg.Every(wait)
 		}
-		timer.Reset(max(next.Sub(now), 0))
+		timer.Reset(wait)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -32,8 +31,8 @@ const (
 	leaveTimeout = 500 * time.Millisecond
 )
 
-// Config is what an Agent is made of. Join is called once, in Run, with the
-// validator that the topic must have.
+// Config is what an Agent is made of. Join is called in Run, and again after each
+// time the agent was quiet, with the validator that the topic must have.
 type Config struct {
 	Key     ed25519.PrivateKey
 	Net     p2p.Network
@@ -73,8 +72,8 @@ type Agent struct {
 	watchers []chan struct{}
 	staying  atomic.Bool
 
-	topic gossip.Topic
-	loop  *loop // set by Run before any call can arrive
+	seat *seat
+	loop *loop // set by Run before any call can arrive
 }
 
 // New reads the journal and makes the replica. Nothing runs until Run.
@@ -91,6 +90,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, intake: newIntake(), calls: make(chan call),
 		orders: newMailbox[Order](), done: make(chan struct{}),
 	}
+	a.seat = newSeat(func() (gossip.Topic, error) { return cfg.Join(a.validate) })
 	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng, Mark: mark}, recs, cfg.Clock.Now())
 	return a, nil
 }
@@ -160,15 +160,13 @@ func (a *Agent) TakeOrders() []Order { return a.orders.take() }
 // persist must not speak.
 func (a *Agent) Run(ctx context.Context) error {
 	defer close(a.done)
-	topic, err := a.cfg.Join(a.validate)
-	if err != nil {
-		return fmt.Errorf("join the board's topic: %w", err)
+	if err := a.seat.take(); err != nil {
+		return err
 	}
-	a.topic = topic
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, inner := errgroup.WithContext(inner)
-	g.Go(func() error { return a.drain(inner) })
+	g.Go(func() error { return a.seat.drain(inner) })
 	p2p.Serve(a.cfg.Net, protoSync, claims.MaxSyncBytes, a.onRequest)
 	defer a.cfg.Net.Handle(protoSync, nil)
 	a.loop = newLoop(a, inner, g)
@@ -176,23 +174,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer stop()
 		return a.loop.run(ctx)
 	})
-	err = g.Wait()
+	err := g.Wait()
 	a.intake.close()
-	err = errors.Join(err, topic.Close())
+	err = errors.Join(err, a.seat.leave())
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
-}
-
-// drain takes messages off the topic; the validator has already given their
-// records to the loop.
-func (a *Agent) drain(ctx context.Context) error {
-	for {
-		if _, err := a.topic.Next(ctx); err != nil {
-			return nil //nolint:nilerr // the topic ends with ctx
-		}
-	}
 }
 
 // onRequest takes one message of the exchange from a peer. It returns when the

@@ -36,13 +36,15 @@ type loop struct {
 	putBytes  int
 	since     int64 // boot milliseconds since which the oldest of these waits
 	changed   bool
-	asleep    int64 // boot minus awake time, at the last look
+	plans     *time.Ticker // runs while a plan is missing
+	asleep    int64        // boot minus awake time, at the last look
 }
 
 func newLoop(a *Agent, ctx context.Context, g *errgroup.Group) *loop {
 	return &loop{
 		a: a, ctx: ctx, g: g, connected: map[string]bool{}, loading: map[string]bool{},
 		senders: map[string]*mailbox[claims.SyncMessage]{}, put: map[string]wire.Opened{},
+		plans:  time.NewTicker(planRetry),
 		asleep: a.cfg.Clock.Now().Boot - a.cfg.Clock.Awake(),
 	}
 }
@@ -53,8 +55,7 @@ func (l *loop) run(ctx context.Context) error {
 	l.follow()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	plans := time.NewTicker(planRetry)
-	defer plans.Stop()
+	defer l.plans.Stop()
 	for {
 		if err := l.flush(false); err != nil {
 			return err
@@ -84,7 +85,7 @@ func (l *loop) run(ctx context.Context) error {
 			l.follow()
 		case <-a.cfg.Twins:
 			l.step(claims.Twin{})
-		case <-plans.C:
+		case <-l.plans.C:
 			l.loadPlans()
 		case <-timer.C:
 			l.step(claims.Tick{})
@@ -177,6 +178,7 @@ func (l *loop) flush(now bool) error {
 		case claims.Alarm:
 			l.a.cfg.Alarm(e)
 		case claims.WantPlan:
+			l.plans.Reset(planRetry)
 			l.loadPlan(e.Round, e.CID)
 		}
 	}
@@ -224,7 +226,8 @@ func (a *Agent) notify() {
 // sent is no loss: the exchange carries it.
 func (l *loop) gossip(raws [][]byte) {
 	const room = gossip.MaxMessage - 1024
-	for len(raws) > 0 {
+	topic, _ := l.a.seat.now()
+	for topic != nil && len(raws) > 0 {
 		n, size := 0, 0
 		for n < len(raws) && (n == 0 || size+len(raws[n])+8 <= room) {
 			size += len(raws[n]) + 8
@@ -232,7 +235,7 @@ func (l *loop) gossip(raws [][]byte) {
 		}
 		msg, err := build.Marshal(raws[:n])
 		if err == nil {
-			err = l.a.topic.Publish(l.ctx, msg)
+			err = topic.Publish(l.ctx, msg)
 		}
 		if err != nil && !errors.Is(err, p2p.ErrClosed) {
 			l.a.cfg.Log.Debug("gossip not sent", "records", n, "error", err)
@@ -334,8 +337,12 @@ func (a *Agent) sender(ctx context.Context, peer string, box *mailbox[claims.Syn
 }
 
 func (l *loop) loadPlans() {
-	for _, rd := range l.a.replica.MissingPlans() {
+	missing := l.a.replica.MissingPlans()
+	for _, rd := range missing {
 		l.loadPlan(rd.ID, rd.PlanCID)
+	}
+	if len(missing) == 0 {
+		l.plans.Stop() // until one is wanted
 	}
 }
 

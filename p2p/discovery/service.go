@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,8 +59,15 @@ func New(h *p2p.Host, cfg Config) *Service {
 	return &Service{host: h, cfg: cfg, log: cfg.Log}
 }
 
-// Run finds peers until ctx ends, and returns nil then. Close the host after it.
+// Run finds peers until ctx ends, and returns nil then, but not while the host
+// rests. Close the host after it.
 func (s *Service) Run(ctx context.Context) error {
+	var err error
+	s.host.Awake(ctx, func(ctx context.Context) { err = errors.Join(err, s.run(ctx)) })
+	return err
+}
+
+func (s *Service) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	if !s.cfg.NoMDNS {
@@ -76,10 +84,29 @@ func (s *Service) Run(ctx context.Context) error {
 		return nil
 	}
 	s.lookUp(ctx, table)
+	s.hangUp()
 	if err := table.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// hangUp ends what a DHT leaves behind when it is closed: handlers that would
+// answer of a table which nobody keeps, and open streams.
+func (s *Service) hangUp() {
+	h, prefix := s.host.Libp2p(), string(dhtPrefix(s.host))
+	for _, id := range h.Mux().Protocols() {
+		if strings.HasPrefix(string(id), prefix) {
+			h.RemoveStreamHandler(id)
+		}
+	}
+	for _, c := range h.Network().Conns() {
+		for _, stream := range c.GetStreams() {
+			if strings.HasPrefix(string(stream.Protocol()), prefix) {
+				_ = stream.Reset() // it is gone, then
+			}
+		}
+	}
 }
 
 // dhtPrefix makes the DHT's protocol name: no other swarm's DHT understands it.

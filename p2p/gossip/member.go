@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -22,6 +23,7 @@ const maxRPC = 4 * MaxMessage
 // Member is a host's membership of a topic, over libp2p's gossipsub.
 type Member struct {
 	name   string
+	host   *p2p.Host
 	self   peer.ID
 	topic  *pubsub.Topic
 	sub    *pubsub.Subscription
@@ -31,14 +33,14 @@ type Member struct {
 
 var _ Topic = (*Member)(nil)
 
-// Join joins a topic on a host, once per host. validate may be nil. Its goroutines
-// end with Close, or when the host closes.
+// Join joins a topic on a host, which is in one topic at a time. validate may be
+// nil. Its goroutines end with Close, or when the host closes.
 func Join(h *p2p.Host, name string, validate Validator, log *slog.Logger) (*Member, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &Member{name: name, self: h.Libp2p().ID(), ctx: ctx, cancel: cancel}
+	m := &Member{name: name, host: h, self: h.Libp2p().ID(), ctx: ctx, cancel: cancel}
 	if err := m.join(ctx, h, validate, log); err != nil {
 		cancel()
 		return nil, fmt.Errorf("join topic %s: %w", name, err)
@@ -147,9 +149,22 @@ func (m *Member) WaitPeers(ctx context.Context, n int) error {
 	return nil
 }
 
-// Close implements Topic.
+// Close implements Topic. The host may join again. pubsub has no end of its own:
+// its handlers would stay, and so would its streams, over which the neighbours go
+// on.
 func (m *Member) Close() error {
 	m.sub.Cancel()
 	m.cancel()
+	h := m.host.Libp2p()
+	for _, id := range pubsub.GossipSubDefaultProtocols {
+		h.RemoveStreamHandler(id)
+	}
+	for _, c := range h.Network().Conns() {
+		for _, s := range c.GetStreams() {
+			if slices.Contains(pubsub.GossipSubDefaultProtocols, s.Protocol()) {
+				_ = s.Reset() // it is gone, then
+			}
+		}
+	}
 	return nil
 }

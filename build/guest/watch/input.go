@@ -37,8 +37,10 @@ func (t *touches) since(now time.Time) (time.Duration, bool) {
 	return now.Sub(t.last), t.open > 0
 }
 
-// run reads devices until ctx ends.
+// run reads devices until ctx ends. What was touched before it began nobody
+// knows: it counts as touched then.
 func (t *touches) run(ctx context.Context) {
+	opened := sync.OnceFunc(t.touch)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	reading := map[string]bool{}
@@ -58,13 +60,16 @@ func (t *touches) run(ctx context.Context) {
 			mu.Lock()
 			reading[path] = true
 			mu.Unlock()
+			t.count(1)
 			wg.Go(func() {
 				t.read(ctx, f)
+				t.count(-1)
 				mu.Lock()
 				delete(reading, path)
 				mu.Unlock()
 			})
 		}
+		opened()
 		timer := time.NewTimer(rescan)
 		select {
 		case <-ctx.Done():
@@ -83,8 +88,6 @@ func (t *touches) read(ctx context.Context, f *os.File) {
 			_ = f.Close() // it was read only
 		}
 	}()
-	t.count(1)
-	defer t.count(-1)
 	buf := make([]byte, 64*eventSize)
 	for {
 		n, err := f.Read(buf)

@@ -23,6 +23,9 @@ const (
 	// themselves: without builds, and with.
 	idleEvery = 10 * time.Second
 	busyEvery = 2 * time.Second
+	// quietEvery is how often a quiet machine's are, if the kernel says by itself
+	// when it is plugged in.
+	quietEvery = time.Minute
 	// busRetry is how often a bus is looked for that was not there.
 	busRetry = time.Minute
 	// settleTime is between what is told the board and the permission to sleep:
@@ -54,7 +57,10 @@ type Config struct {
 	Missing  string
 	// Tell is called after a step that others should hear of, before a machine
 	// sleeps too; it returns when they were told.
-	Tell  func(ctx context.Context)
+	Tell func(ctx context.Context)
+	// Quiet makes this machine's peer quiet, or ends that; with true it is called
+	// at every step for which that lasts. nil: there is nothing to be quieted.
+	Quiet func(ctx context.Context, on bool)
 	Boot  func() int64 // milliseconds, suspend counted
 	State string       // file that remembers the machine's days; "" = none
 	Log   *slog.Logger // nil discards it
@@ -73,10 +79,12 @@ type Watch struct {
 	cfg     Config
 	files   files
 	touches *touches
+	plugs   *plugs
 	bus     *bus
 	busAt   time.Time // when it was last looked for
 	busErr  error
 	orders  chan func(guest.Now)
+	asked   chan struct{}
 
 	// The loop's own.
 	guest  guest.Guest
@@ -112,9 +120,9 @@ func New(cfg Config) *Watch {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	w := &Watch{cfg: cfg, files: files{cfg.Root}, orders: make(chan func(guest.Now)), ready: make(chan struct{}),
+	w := &Watch{cfg: cfg, files: files{cfg.Root}, orders: make(chan func(guest.Now)), asked: make(chan struct{}, 1), ready: make(chan struct{}),
 		guest: guest.Guest{Policy: cfg.Policy}, sample: sample{percent: guest.Unknown}}
-	w.touches = newTouches(w.files)
+	w.touches, w.plugs = newTouches(w.files), &plugs{}
 	if cfg.State == "" {
 		return w
 	}
@@ -166,6 +174,15 @@ func (w *Watch) Resume(ctx context.Context) error {
 	})
 }
 
+// Asked says that somebody at this machine asks its peer for something. It does
+// not wait.
+func (w *Watch) Asked() {
+	select {
+	case w.asked <- struct{}{}:
+	default: // it is known already
+	}
+}
+
 // order runs f on the loop, which steps and remembers afterwards.
 func (w *Watch) order(ctx context.Context, f func(guest.Now)) error {
 	done := make(chan struct{})
@@ -186,8 +203,13 @@ func (w *Watch) Run(ctx context.Context) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listening := false
+	var hush context.CancelFunc // ends the reading of input; nil = it is not read
 	var settled <-chan time.Time
+	var err error
+	if w.plugs, err = newPlugs(w.files); err != nil {
+		w.cfg.Log.Debug("this machine is looked at every 10 s also while it is quiet", "error", err)
+	}
+	wg.Go(func() { w.plugs.run(ctx) })
 	timer := time.NewTimer(w.step(ctx))
 	defer timer.Stop()
 	defer func() {
@@ -196,9 +218,14 @@ func (w *Watch) Run(ctx context.Context) error {
 		}
 	}()
 	for {
-		if !listening && !w.always() {
-			listening = true // input is nobody's business on a server
-			wg.Go(func() { w.touches.run(ctx) })
+		switch heed := w.heedsInput(); {
+		case heed && hush == nil:
+			c, stop := context.WithCancel(ctx)
+			hush = stop
+			wg.Go(func() { w.touches.run(c) })
+		case !heed && hush != nil:
+			hush()
+			hush = nil
 		}
 		var signals chan *dbus.Signal
 		if w.bus != nil {
@@ -209,6 +236,9 @@ func (w *Watch) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-w.touches.c:
+		case <-w.plugs.c:
+		case <-w.asked:
+			w.guest.Asked(w.now())
 		case f := <-w.orders:
 			f(w.now())
 			w.save()
@@ -232,10 +262,12 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 }
 
-func (w *Watch) always() bool {
+// heedsInput reports whether it matters who types: on a server it is nobody's
+// business, and a quiet machine has to be plugged in first.
+func (w *Watch) heedsInput() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.report.Steady
+	return !w.report.Steady && !w.report.Quiet
 }
 
 // step reads the sensors, decides, carries it out, and says when to do so again.
@@ -266,13 +298,22 @@ func (w *Watch) step(ctx context.Context) time.Duration {
 	if v.Level != was.Level || v.Why != was.Why {
 		w.cfg.Log.Info("builds on this machine", "level", v.Level.String(), "begin", v.May, "why", v.Why)
 	}
-	if w.cfg.Tell != nil && (v.Level != was.Level || v.May != was.May || v.Why != was.Why) {
+	if w.cfg.Quiet != nil && was.Quiet && !v.Quiet {
+		w.cfg.Quiet(ctx, false)
+	}
+	if w.cfg.Tell != nil && (v.Level != was.Level || v.May != was.May || v.Quiet != was.Quiet || v.Why != was.Why && !v.Quiet) {
 		w.cfg.Tell(ctx)
+	}
+	if w.cfg.Quiet != nil && v.Quiet {
+		w.cfg.Quiet(ctx, true)
 	}
 	if !slices.Equal(w.guest.History.Idle, w.saved.Idle) || !slices.Equal(w.guest.History.Away, w.saved.Away) {
 		w.save()
 	}
 	every := idleEvery
+	if v.Quiet && w.plugs.heard() {
+		every = quietEvery
+	}
 	if len(builds) > 0 && !v.Steady {
 		every = busyEvery
 	}

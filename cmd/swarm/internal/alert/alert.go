@@ -195,12 +195,14 @@ type Sender interface {
 	Pulse(ctx context.Context, open []string) error
 }
 
-// Config of an Alerter. All are needed.
+// Config of an Alerter. All but Every are needed.
 type Config struct {
 	Latest  func(context.Context) (*view.Detail, error)
 	Board   Board
 	Senders []Sender
-	Log     *slog.Logger
+	// Every stretches how often it is looked; nil leaves it as it is.
+	Every func(time.Duration) time.Duration
+	Log   *slog.Logger
 }
 
 // Alerter watches and tells.
@@ -214,7 +216,11 @@ func New(cfg Config) *Alerter { return &Alerter{cfg, NewBook()} }
 
 // Run watches until ctx ends.
 func (a *Alerter) Run(ctx context.Context) error {
-	tick := time.NewTicker(step)
+	every := a.cfg.Every
+	if every == nil {
+		every = func(d time.Duration) time.Duration { return d }
+	}
+	tick := time.NewTimer(step)
 	defer tick.Stop()
 	var retry time.Duration
 	var notBefore, nextPulse time.Time
@@ -224,6 +230,7 @@ func (a *Alerter) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		tick.Reset(every(step))
 		d, err := a.cfg.Latest(ctx)
 		if err != nil {
 			continue // the board is closing, or busy

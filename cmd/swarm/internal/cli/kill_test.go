@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -20,7 +21,8 @@ import (
 
 // real is one daemon as a process.
 type real struct {
-	t      *testing.T
+	t      testing.TB
+	as     string // the name that it answers to; "" = swarm
 	ns     string // network namespace; "" = this one
 	inside int    // process whose root and mounts it has; 0 = this one
 	dir    string // of its state, socket and log
@@ -38,9 +40,10 @@ func (r *real) program(args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
+	name := cmp.Or(r.as, "swarm")
 	if r.ns != "" {
 		// The shell gives the program the name that it answers to.
-		args = append([]string{"netns", "exec", r.ns, "bash", "-c", `exec -a swarm "$0" "$@"`, self}, args...)
+		args = append([]string{"netns", "exec", r.ns, "bash", "-c", "exec -a " + name + ` "$0" "$@"`, self}, args...)
 		return exec.CommandContext(context.Background(), "ip", args...)
 	}
 	if r.inside != 0 {
@@ -48,7 +51,7 @@ func (r *real) program(args ...string) *exec.Cmd {
 		return exec.CommandContext(context.Background(), "nsenter", args...)
 	}
 	cmd := exec.CommandContext(context.Background(), self)
-	cmd.Args = append([]string{"swarm"}, args...)
+	cmd.Args = append([]string{name}, args...)
 	return cmd
 }
 

@@ -40,6 +40,11 @@ func TestMain(m *testing.M) {
 		"swarm": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
 		// What a daemon starts to look whether builds can be isolated.
 		"swarm-sandbox": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+		"bare":          func() { os.Exit(bare()) },
+		"sensed": func() {
+			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: feel}
+			os.Exit(e.run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+		},
 		// A swarm whose builds wait for the test: see gatedBuilder.
 		"gated": func() {
 			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: gateBuilders}

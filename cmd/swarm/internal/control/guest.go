@@ -17,6 +17,8 @@ type PauseHere struct {
 // Guest is the part of a Daemon that has to do with whose machine it is on.
 type Guest interface {
 	PauseHere(ctx context.Context, p PauseHere) error
+	// Asked is called for every request, before it is served.
+	Asked()
 }
 
 // PauseHere asks for a pause of this machine's builds.

@@ -158,7 +158,10 @@ func handler(d Daemon) http.Handler {
 			panic(http.ErrAbortHandler) // cut the connection: half a log is no log
 		}
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.Asked()
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // flushWriter sends what is written at once: somebody watches.

@@ -31,7 +31,8 @@ type Catalog struct {
 	Fetch  func(context.Context, cid.Cid) error // into Store
 	Stream *exchange.Fetcher
 	Log    *slog.Logger
-	Moved  func() // a head changed, or what peers hold
+	Moved  func()                            // a head changed, or what peers hold
+	Every  func(time.Duration) time.Duration // stretches what is done every so often
 
 	mu        sync.Mutex
 	heads     map[string]release.Channel // by target/channel
@@ -57,7 +58,7 @@ func (c *Catalog) Prefetch(ctx context.Context) error {
 // Run follows the board until ctx ends.
 func (c *Catalog) Run(ctx context.Context) error {
 	changed := c.Board.Changed()
-	tick := time.NewTicker(catalogPoll)
+	tick := time.NewTimer(catalogPoll)
 	defer tick.Stop()
 	for {
 		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
@@ -68,6 +69,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(catalogRest):
 		}
+		tick.Reset(c.Every(catalogPoll))
 		select {
 		case <-ctx.Done():
 			return nil

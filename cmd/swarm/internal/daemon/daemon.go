@@ -56,6 +56,7 @@ type Daemon struct {
 	Ground    *Ground
 	Logs      *worker.Logs // nil on a peer that builds nothing
 	Guest     *watch.Watch // nil there, too
+	Quiet     *Quiet
 	About     control.Info // all but the addresses
 	Gateway   func() []string
 

@@ -20,8 +20,8 @@ const GuestFile = "guest.json"
 
 // WatchMachine makes the watch that holds back a worker's builds. tell sends the
 // next Beat at once.
-func WatchMachine(policy guest.Policy, state string, w *worker.Worker, pool *shim.Pool, clock agent.Clock, tell func(context.Context), cfg watch.Config) *watch.Watch {
-	cfg.Policy, cfg.State, cfg.Drone, cfg.Tell = policy, filepath.Join(state, GuestFile), w, tell
+func WatchMachine(policy guest.Policy, state string, w *worker.Worker, pool *shim.Pool, clock agent.Clock, tell func(context.Context), quiet *Quiet, cfg watch.Config) *watch.Watch {
+	cfg.Policy, cfg.State, cfg.Drone, cfg.Tell, cfg.Quiet = policy, filepath.Join(state, GuestFile), w, tell, quiet.Set
 	cfg.Boot = func() int64 { return clock.Now().Boot }
 	cfg.SetLevel = func(guest.Level) error { return nil }
 	if pool != nil {
@@ -33,7 +33,7 @@ func WatchMachine(policy guest.Policy, state string, w *worker.Worker, pool *shi
 // Attend adds to a Beat for how long this machine is there.
 func Attend(ctx context.Context, b *claims.Beat, g *watch.Watch) {
 	r := g.Report(ctx)
-	b.Steady, b.UntilS = r.Steady, r.UntilS
+	b.Steady, b.UntilS, b.Quiet = r.Steady, r.UntilS, r.Quiet
 }
 
 // Free is the room that a machine has for builds in dir.
@@ -43,6 +43,14 @@ func Free(dir string) guest.Room {
 		r.FreeDiskMiB = free >> 20
 	}
 	return r
+}
+
+// Asked hears that somebody at this machine asks this peer for something: it is
+// not quiet, then.
+func (d *Daemon) Asked() {
+	if d.Guest != nil {
+		d.Guest.Asked()
+	}
 }
 
 // PauseHere pauses the builds of this machine, or lets them go on.

@@ -50,12 +50,12 @@ func NewScreens(d *Daemon, gateway func() *httpgateway.Gateway, alerts []string,
 		return nil, err
 	}
 	if len(senders) > 0 {
-		s.alerter = alert.New(alert.Config{Latest: func(ctx context.Context) (*view.Detail, error) { return s.watcher.Latest(ctx) }, Board: told{d}, Senders: senders, Log: log})
+		s.alerter = alert.New(alert.Config{Latest: func(ctx context.Context) (*view.Detail, error) { return s.watcher.Latest(ctx) }, Board: told{d}, Senders: senders, Every: d.Quiet.Every, Log: log})
 	}
 	if s.history, err = watch.OpenHistory(filepath.Join(d.About.State, "events")); err != nil {
 		return nil, err
 	}
-	s.watcher = watch.New(watch.Config{Take: d.Look, Changed: d.Agent.Changed(), Follow: []func(before, after *view.Detail){s.record}, Log: log})
+	s.watcher = watch.New(watch.Config{Take: d.Look, Changed: d.Agent.Changed(), Follow: []func(before, after *view.Detail){s.record}, Every: d.Quiet.Every, Log: log})
 	s.web = &web{Screens: s, gateway: gateway, since: time.Now()}
 	if s.page, err = newUI(s.web, log); err != nil {
 		return nil, errors.Join(err, s.history.Close())
@@ -70,6 +70,7 @@ func (s *Screens) Extend(c httpgateway.Config) httpgateway.Config {
 	c.Mount = map[string]http.Handler{"/": s.page, ui.Prefix: s.page, "/metrics": numbers}
 	c.Post = map[string]http.Handler{ui.OrderPath: http.HandlerFunc(s.page.Orders)}
 	c.Ready = s.ready
+	c.Every = s.daemon.Quiet.Every
 	return c
 }
 

@@ -107,6 +107,7 @@ type Node struct {
 	daemon    *daemon.Daemon
 	surviving []worker.Survivor
 	guest     *watch.Watch
+	quiet     *daemon.Quiet
 	stop      context.CancelFunc // of what ends first
 	restart   bool
 }
@@ -173,6 +174,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	if err != nil {
 		return err
 	}
+	n.quiet = &daemon.Quiet{Board: n.board, Host: n.host, Log: cfg.Log}
 	n.holdings = daemon.NewHoldings(n.board, n.store)
 	bring := func(ctx context.Context, c cid.Cid, holders []string) error {
 		if err := fetcher.Fetch(ctx, c, holders, n.store); err != nil {
@@ -195,9 +197,9 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		}); err != nil {
 			return err
 		}
-		n.guest = daemon.WatchMachine(cfg.Guest, cfg.State, n.worker, cfg.Pool, clock, n.tell, cfg.Sensors)
+		n.guest = daemon.WatchMachine(cfg.Guest, cfg.State, n.worker, cfg.Pool, clock, n.tell, n.quiet, cfg.Sensors)
 	}
-	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log, Try: daemon.Trial(cfg.Planners, cfg.Log),
+	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log, Every: n.quiet.Every, Try: daemon.Trial(cfg.Planners, cfg.Log),
 		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
 			return n.catalog.Open(ctx, c, size)
 		}}
@@ -207,10 +209,10 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	n.garbage = &daemon.Collector{Board: n.board, Net: n.host, Store: n.store, Holdings: n.holdings, Fetch: fetch, BuildOnly: !cfg.Stores,
 		File: filepath.Join(cfg.State, "garbage.json"), Log: cfg.Log}
 	n.garbage.Serve()
-	n.copies = replicator.New(replicator.Config{Input: n.garbage.Input, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log,
+	n.copies = replicator.New(replicator.Config{Input: n.garbage.Input, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log, Every: n.quiet.Every,
 		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
-	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Moved: func() { n.gateway.Kick() }}
-	d := &daemon.Daemon{Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
+	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Every: n.quiet.Every, Moved: func() { n.gateway.Kick() }}
+	d := &daemon.Daemon{Quiet: n.quiet, Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
 		Gateway: func() []string { return n.gateway.Addrs() }, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
 		d.Logs, d.Guest = n.worker.Logs(), n.guest
@@ -314,9 +316,10 @@ func (n *Node) kickCopies(ctx context.Context) error {
 
 // report tells the board what this machine is, every five seconds.
 func (n *Node) report(ctx context.Context) error {
-	tick := time.NewTicker(reportEvery)
+	tick := time.NewTimer(reportEvery)
 	defer tick.Stop()
 	for {
+		tick.Reset(n.quiet.Every(reportEvery))
 		if err := n.tellNow(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, agent.ErrStopped) {
 			return err
 		}

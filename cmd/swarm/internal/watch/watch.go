@@ -27,7 +27,7 @@ const (
 	freshEnough = time.Second
 )
 
-// Config of a Watcher. All fields are needed but Follow.
+// Config of a Watcher. All fields are needed but Follow and Every.
 type Config struct {
 	// Take takes a snapshot.
 	Take func(context.Context) (*view.Detail, error)
@@ -36,7 +36,9 @@ type Config struct {
 	// Follow is called by Run with each pair of snapshots that follow one
 	// another; before is nil the first time. It must be quick.
 	Follow []func(before, after *view.Detail)
-	Log    *slog.Logger
+	// Every stretches how often it is looked at least; nil leaves it as it is.
+	Every func(time.Duration) time.Duration
+	Log   *slog.Logger
 }
 
 // Watcher has the newest snapshot. Its methods may be called from any goroutine.
@@ -53,6 +55,9 @@ type Watcher struct {
 
 // New makes a Watcher. Nothing is looked at before Run or Latest.
 func New(cfg Config) *Watcher {
+	if cfg.Every == nil {
+		cfg.Every = func(d time.Duration) time.Duration { return d }
+	}
 	return &Watcher{cfg: cfg, watchers: map[chan struct{}]bool{}}
 }
 
@@ -122,7 +127,7 @@ func (w *Watcher) take(ctx context.Context) (d *view.Detail, took time.Duration,
 
 // Run looks until ctx ends.
 func (w *Watcher) Run(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTimer(lookEvery)
 	defer tick.Stop()
 	var before *view.Detail
 	for {
@@ -145,6 +150,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(min(maxRest, max(minRest, took*restFactor))):
 		}
+		tick.Reset(w.cfg.Every(lookEvery))
 		select {
 		case <-ctx.Done():
 			return nil
