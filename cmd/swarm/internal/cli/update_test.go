@@ -23,10 +23,12 @@ import (
 
 // consumerDaemon answers what swarm update asks; its gateway is a real one.
 type consumerDaemon struct {
-	control.Daemon
-	reply     control.ReleasesReply
-	published []*release.Installed
+	control.Daemon // asked for nothing but what follows
+	reply          control.ReleasesReply
+	published      []*release.Installed
 }
+
+func (d *consumerDaemon) Asked() {}
 
 func (d *consumerDaemon) Releases(context.Context, string) (control.ReleasesReply, error) {
 	return d.reply, nil

@@ -25,6 +25,8 @@ type fake struct {
 	built BuildRequest
 }
 
+func (f *fake) Asked() {}
+
 func (f *fake) Info(context.Context) (Info, error) { return Info{ID: "me", PID: os.Getpid()}, nil }
 
 func (f *fake) Status(context.Context) (view.Snapshot, error) {
