@@ -78,3 +78,20 @@ func (q *Quiet) Every(d time.Duration) time.Duration {
 	now := time.Now()
 	return max(d, now.Truncate(time.Minute).Add(time.Minute).Sub(now))
 }
+
+// Repeat calls f now and every so often, until ctx ends or f fails.
+func (q *Quiet) Repeat(ctx context.Context, every time.Duration, f func() error) error {
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := f(); err != nil {
+			return err
+		}
+		tick.Reset(q.Every(every))
+	}
+}

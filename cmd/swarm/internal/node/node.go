@@ -316,19 +316,12 @@ func (n *Node) kickCopies(ctx context.Context) error {
 
 // report tells the board what this machine is, every five seconds.
 func (n *Node) report(ctx context.Context) error {
-	tick := time.NewTimer(reportEvery)
-	defer tick.Stop()
-	for {
-		tick.Reset(n.quiet.Every(reportEvery))
+	return n.quiet.Repeat(ctx, reportEvery, func() error {
 		if err := n.tellNow(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, agent.ErrStopped) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+		return nil
+	})
 }
 
 func (n *Node) tellNow(ctx context.Context) error {
