@@ -26,10 +26,10 @@ func (m *room) configure(ctx context.Context) error {
 	} else {
 		err = m.copyOwn(ctx)
 	}
-	if err == nil && !j.CPV.IsZero() { // an install test has no job
+	if err == nil && !j.CPV.IsZero() { // an install test, or an update of a base, has no job
 		err = addTo(m.dir("config"), "package.use", useLine(j))
 	}
-	if err == nil {
+	if err == nil && !j.CPV.IsZero() {
 		var unmask strings.Builder
 		for _, e := range j.Root.All() {
 			fmt.Fprintf(&unmask, "=%s\n", e.CPV)

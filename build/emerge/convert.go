@@ -191,7 +191,8 @@ func (g *graph) base(i int) bool {
 		return false
 	case g.conv.base != nil:
 		have, ok := g.conv.base[n.CPV]
-		return ok && have.Slot == g.entry[i].Slot && have.Repo == n.Repo && slices.Equal(have.USE, sorted(n.USE))
+		slot, err := build.ParseSlot(have.Slot) // a manifest has "0/0" where an entry has "0"
+		return ok && err == nil && slot.String() == g.entry[i].Slot && have.Repo == n.Repo && slices.Equal(have.USE, sorted(n.USE))
 	}
 	return n.Installed && !g.conv.noBase
 }

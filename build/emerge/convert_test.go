@@ -106,6 +106,29 @@ func shape(p *build.Plan) string {
 	return strings.Join(out, "; ")
 }
 
+func TestWhatTheBaseHasIsNotBuilt(t *testing.T) {
+	has := func(name, slot, repo string, use ...string) build.Installed {
+		return build.Installed{CPV: build.CPV{Category: "cat", Name: name, Version: "1"}, Slot: slot, Repo: repo, USE: use}
+	}
+	for name, c := range map[string]struct {
+		has   build.Installed
+		shape string
+	}{
+		"as a manifest writes its slot": {has("lib", "0/0", "r"), "app lib(base)"},
+		"another subslot":               {has("lib", "0/1", "r"), "lib; app lib"},
+		"another repository":            {has("lib", "0/0", "other"), "lib; app lib"},
+		"another flag":                  {has("lib", "0/0", "r", "ssl"), "lib; app lib"},
+	} {
+		p, err := convert(doc(t, "lib\napp: build lib", "app"), noFiles{}, conversion{target: "t", base: map[string]build.Installed{"cat/lib-1": c.has}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := shape(p); got != c.shape {
+			t.Errorf("%s: %q, want %q", name, got, c.shape)
+		}
+	}
+}
+
 func TestJobsAreWhatIsWantedAndWhatItsBuildsNeed(t *testing.T) {
 	for name, c := range map[string]struct {
 		graph, want, shape, dropped string

@@ -67,6 +67,13 @@
 // processes of their own. Probe finds out by trying, before a drone takes such
 // jobs, that a sandbox has no network and that files can be given to user 250.
 //
+// # The next generation of a base
+//
+// PlanNext asks a base's own Portage, inside of the base, what "emerge -uDN" would
+// do there; Grow installs what was built for that above the base, and what changed
+// becomes a layer (package base). The toolchain is a stage of its own: the rest is
+// planned and built on a base that has the new one.
+//
 // # Building in place
 //
 // A Builder builds in a root that is there: the machine's own, which it adds to
@@ -82,8 +89,9 @@
 //
 // # What it does not do
 //
-// It does not update bases yet, nor set the compiler that a target has selected:
-// a base with another one is declined. It reads phases from the log, not from
+// It does not remove from a base what nothing needs any more (depclean), and sets the
+// compiler that a target has selected only when a base is updated: a base with
+// another one is declined. It reads phases from the log, not from
 // Portage's own stream of them. Packages of a Prefix carry its path in their metadata; Portage adjusts text
 // files and links when it installs them elsewhere ("Adjusting Prefix"), but
 // not paths that a compiler put into binaries. It keeps no time limits: the

@@ -131,6 +131,9 @@ func (m *room) build(ctx context.Context) (worker.Result, error) {
 	if err := m.open(ctx); err != nil {
 		return worker.Result{}, err
 	}
+	if err := m.checkBase(); err != nil {
+		return worker.Result{}, err
+	}
 	opened := time.Since(began)
 	m.phase("check")
 	if err := m.compare(ctx); err != nil {
@@ -183,9 +186,6 @@ func (m *room) open(ctx context.Context) (err error) {
 	}
 	if m.trees, err = HoldTrees(m.req.Repos); err != nil {
 		return machine("%v", err)
-	}
-	if err := m.checkBase(); err != nil {
-		return err
 	}
 	for _, d := range []string{"mnt", "out", "packages", "config", "log"} {
 		if err := os.MkdirAll(m.dir(d), 0o755); err != nil {
@@ -513,22 +513,9 @@ func (m *room) install(ctx context.Context, part []layerEntry, add []worker.Root
 			err = errors.Join(err, removeTree(ctx, tmp))
 		}
 	}()
-	args := []string{"--oneshot", "--usepkgonly", "--nodeps", "--noconfmem"}
-	for _, f := range add {
-		if err := m.offer(f); err != nil {
-			return err
-		}
-		args = append(args, "="+f.Entry.CPV.String())
-	}
 	m.out.say("installing %d packages into the root", len(add))
 	began := time.Now()
-	s, err := m.spec(tmp, "packages", emergeWords(m.p.Emerge, args...)...)
-	if err != nil {
-		return err
-	}
-	// They were chosen by the plan; whether a person would be let is decided.
-	s.Env = append(s.Env, "ACCEPT_KEYWORDS=**", "ACCEPT_LICENSE=*", "ACCEPT_PROPERTIES=*", "ACCEPT_RESTRICT=*", "CONFIG_PROTECT=-*")
-	if err := m.runEmerge(ctx, s); err != nil {
+	if err := m.merge(ctx, tmp, add); err != nil {
 		if f, ok := errors.AsType[*build.Failure](err); ok && f.Class == build.BadPackage {
 			// The package under test has not begun: this is not its fault.
 			return machine("the root of %s cannot be filled: %s", m.req.Job.CPV, f.Reason)
@@ -559,6 +546,25 @@ func (m *room) install(ctx context.Context, part []layerEntry, add []worker.Root
 		return prepare(&m.req.Job, err)
 	}
 	return nil
+}
+
+// merge installs packages into the root: what changes goes to the directory fs
+// below dir.
+func (m *room) merge(ctx context.Context, dir string, add []worker.RootFile) error {
+	args := []string{"--oneshot", "--usepkgonly", "--nodeps", "--noconfmem"}
+	for _, f := range add {
+		if err := m.offer(f); err != nil {
+			return err
+		}
+		args = append(args, "="+f.Entry.CPV.String())
+	}
+	s, err := m.spec(dir, "packages", emergeWords(m.p.Emerge, args...)...)
+	if err != nil {
+		return err
+	}
+	// They were chosen by the plan; whether a person would be let is decided.
+	s.Env = append(s.Env, "ACCEPT_KEYWORDS=**", "ACCEPT_LICENSE=*", "ACCEPT_PROPERTIES=*", "ACCEPT_RESTRICT=*", "CONFIG_PROTECT=-*")
+	return m.runEmerge(ctx, s)
 }
 
 // holds compares a root with what it is to hold: the base's packages, each

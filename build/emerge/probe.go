@@ -37,6 +37,9 @@ func (r *Roots) probe(ctx context.Context) (err error) {
 	if err := r.cfg.Bases.Sweep(ctx); err != nil {
 		return err
 	}
+	if err := r.sweep(ctx); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(r.cfg.Dir, "probe-")
 	if err != nil {
 		return fmt.Errorf("probe isolation: %w", err)
@@ -62,6 +65,22 @@ func (r *Roots) probe(ctx context.Context) (err error) {
 			return fmt.Errorf("builds cannot be isolated here: the probe of the network does not work (%s)", lastLine(said))
 		case !network && strings.Contains(said, "connected\n"):
 			return errors.New("builds cannot be isolated here: the network is in reach of a build that should have none")
+		}
+	}
+	return nil
+}
+
+// sweep removes what a process that was killed left.
+func (r *Roots) sweep(ctx context.Context) error {
+	for _, kind := range []string{"probe-*", "next-*"} {
+		left, err := filepath.Glob(filepath.Join(r.cfg.Dir, kind))
+		if err != nil {
+			return fmt.Errorf("look for what was left: %w", err)
+		}
+		for _, d := range left {
+			if err := removeTree(ctx, d); err != nil {
+				return fmt.Errorf("remove what was left: %w", err)
+			}
 		}
 	}
 	return nil

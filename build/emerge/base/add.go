@@ -43,18 +43,28 @@ func (s *Store) AddHost(ctx context.Context, name, portage string) (build.BaseRe
 		return build.BaseRef{}, fmt.Errorf("make base %s: %w", name, err)
 	}
 	man.Packages = List(packages)
-	return s.keep(ctx, name, &man, "")
+	return s.keepNamed(ctx, name, &man, "")
 }
 
-// AddLayer makes the next generation of a base of what an overlay changed above
-// it, and lets name mean that.
-func (s *Store) AddLayer(ctx context.Context, name string, on *Root, upper, source string) (build.BaseRef, error) {
+// Next is what the base after another is called.
+type Next struct {
+	Name       string
+	Generation int
+	Source     string // for people
+}
+
+// ErrHostBase is wrapped where a host base cannot have a next generation.
+var ErrHostBase = errors.New("a host base is updated by updating the machine, then swarm base add --host")
+
+// AddLayer makes the next generation of a base, or a stage on the way there, of
+// what an overlay changed above it. Name lets its name mean it.
+func (s *Store) AddLayer(ctx context.Context, on *Root, upper string, next Next) (build.BaseRef, error) {
+	name := next.Name
 	if on.Manifest.Kind == build.BaseHost {
-		return build.BaseRef{}, fmt.Errorf("update base %s: a host base is updated by updating the machine, then swarm base add", name)
+		return build.BaseRef{}, fmt.Errorf("update base %s: %w", name, ErrHostBase)
 	}
-	digest := on.Ref.Digest
 	man := *on.Manifest
-	man.Generation, man.From, man.Source = man.Generation+1, digest, source
+	man.Generation, man.From, man.Source = next.Generation, on.Ref.Digest, next.Source
 	layer, err := s.packed(ctx, upper)
 	if err != nil {
 		return build.BaseRef{}, fmt.Errorf("update base %s: %w", name, err)
@@ -67,6 +77,16 @@ func (s *Store) AddLayer(ctx context.Context, name string, on *Root, upper, sour
 	man.Packages = List(packages)
 	man.Portage = portageIn(packages)
 	return s.keep(ctx, name, &man, "")
+}
+
+// Name lets the name of a base that is laid out here mean it from now on.
+func (s *Store) Name(ref build.BaseRef) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := os.Stat(filepath.Join(s.dir, ref.Digest)); err != nil {
+		return fmt.Errorf("name base %s: %w", ref.Name, err)
+	}
+	return s.name(ref)
 }
 
 func checkName(name string) error {
@@ -114,7 +134,7 @@ func (s *Store) add(ctx context.Context, name string, man build.Base, fill func(
 		return ref, err
 	}
 	man.Layers = []build.BaseLayer{layer}
-	return s.keep(ctx, name, &man, dir)
+	return s.keepNamed(ctx, name, &man, dir)
 }
 
 // packed stores a directory as an archive.
@@ -137,7 +157,16 @@ func (s *Store) packed(ctx context.Context, dir string) (build.BaseLayer, error)
 	return build.BaseLayer{CID: info.CID.String(), Bytes: info.Size, Files: files}, nil
 }
 
-// keep stores the manifest, lays the base out and names it.
+// keepNamed is keep, and lets the name mean the base.
+func (s *Store) keepNamed(ctx context.Context, name string, man *build.Base, dir string) (build.BaseRef, error) {
+	ref, err := s.keep(ctx, name, man, dir)
+	if err != nil {
+		return ref, err
+	}
+	return ref, s.Name(ref)
+}
+
+// keep stores the manifest and lays the base out.
 func (s *Store) keep(ctx context.Context, name string, man *build.Base, dir string) (build.BaseRef, error) {
 	ref, err := man.Ref(name)
 	if err != nil {
@@ -156,10 +185,7 @@ func (s *Store) keep(ctx context.Context, name string, man *build.Base, dir stri
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.layOut(ctx, ref, man, dir); err != nil {
-		return ref, err
-	}
-	return ref, s.name(ref)
+	return ref, s.layOut(ctx, ref, man, dir)
 }
 
 // portageIn is the version of Portage among packages.

@@ -229,7 +229,13 @@ func TestTheNextGenerationIsALayer(t *testing.T) {
 	if err := unix.Setxattr(filepath.Join(upper, "usr/bin"), opaqueNames[0], []byte("y"), 0); err != nil {
 		t.Skipf("SKIPPED: no extended attributes here: %v", err)
 	}
-	next, err := here.AddLayer(t.Context(), "one", old, upper, "an update")
+	next, err := here.AddLayer(t.Context(), old, upper, Next{Name: "one", Generation: 1, Source: "an update"})
+	if n, nerr := here.Named("one"); nerr != nil || n.Newest() != ref {
+		t.Errorf("before it is named, the name means %v, %v", n, nerr)
+	}
+	if err == nil {
+		err = here.Name(next)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

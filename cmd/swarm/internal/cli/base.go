@@ -16,7 +16,7 @@ import (
 func baseCmd(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "base", Usage: "the root directories that builds start from",
-		Subcommands: []*cli.Command{baseAddCmd(e), baseLsCmd(e), baseShowCmd(e), baseRmCmd(e)},
+		Subcommands: []*cli.Command{baseAddCmd(e), baseLsCmd(e), baseShowCmd(e), baseUpdateCmd(e), baseRmCmd(e)},
 	}
 }
 
@@ -160,8 +160,49 @@ func showBase(out render.Out, b control.BaseInfo) {
 	}
 	out.Printf("portage:  %s\n", portage)
 	out.Printf("packages: %d, %s of archives\n", len(b.Packages), render.Bytes(b.Bytes))
+	for i, digest := range b.Earlier {
+		if i == 0 {
+			out.Printf("earlier:  ")
+		} else {
+			out.Printf("          ")
+		}
+		out.Printf("%s\n", digest)
+	}
 	if len(b.Targets) > 0 {
 		out.Printf("targets:  %s\n", strings.Join(b.Targets, ", "))
+	}
+}
+
+func baseUpdateCmd(e *env) *cli.Command {
+	flags := clientFlags(jsonFlag(), targetFlag(),
+		&cli.BoolFlag{Name: "dry-run", Usage: "show what would be built, and build nothing"})
+	return &cli.Command{
+		Name: "update", Usage: "have the swarm build the next generation of a base", ArgsUsage: "NAME", Flags: flags, Before: settings(flags),
+		Description: "Portage inside of the base works out what emerge -uDN @system would do there, from this machine's\n" +
+			"repositories and the target's configuration. The toolchain is built and installed first, the rest with it. It\n" +
+			"may be broken off and typed again: what is built counts. Targets keep the generation that they have until\n" +
+			"you give them the new one.",
+		Action: func(c *cli.Context) error {
+			args, err := positional(c, 1, 1, "the NAME of a base")
+			if err != nil {
+				return err
+			}
+			req := control.BaseUpdate{Name: args[0], Target: c.String("target"), DryRun: c.Bool("dry-run"), Command: "swarm base update --target " + c.String("target") + " " + args[0]}
+			ctx, end := e.waiting(c.Context)
+			info, err := control.NewClient(c.String("socket")).UpdateBase(ctx, req, func(s control.FreshStep) { showStep(e, s) })
+			end()
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return e.out.JSON(info)
+			}
+			showBase(e.out, info)
+			if !req.DryRun && len(info.Targets) == 0 {
+				e.note("next: swarm target add --base %s %s lets its builds start from it", info.Name, req.Target)
+			}
+			return nil
+		},
 	}
 }
 

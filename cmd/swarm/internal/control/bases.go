@@ -16,6 +16,16 @@ type Bases interface {
 	ListBases(ctx context.Context) (BaseList, error)
 	ShowBase(ctx context.Context, name string) (BaseInfo, error)
 	RemoveBase(ctx context.Context, name string) error
+	// UpdateBase has the swarm build the next generation; say is told each step.
+	UpdateBase(ctx context.Context, req BaseUpdate, say func(FreshStep)) (BaseInfo, error)
+}
+
+// BaseUpdate asks for the next generation of a base.
+type BaseUpdate struct {
+	Name    string `json:"name"`
+	Target  string `json:"target"`  // whose configuration says what the base holds
+	DryRun  bool   `json:"dry_run"` // say what would be built
+	Command string `json:"command"` // what was typed, for people
 }
 
 // BaseRequest asks for a base. One of Stage3, From and Host is set.
@@ -63,9 +73,15 @@ func baseRoutes(mux *http.ServeMux, d Bases) {
 		}
 		return d.AddBase(r.Context(), req)
 	})
+	told(mux, "POST /v1/base/update", d.UpdateBase)
 	get(mux, "POST /v1/base/remove", func(r *http.Request) (any, error) {
 		return struct{}{}, d.RemoveBase(r.Context(), r.URL.Query().Get("name"))
 	})
+}
+
+// UpdateBase asks for the next generation; see Bases.
+func (c *Client) UpdateBase(ctx context.Context, req BaseUpdate, say func(FreshStep)) (BaseInfo, error) {
+	return steps[BaseInfo](ctx, c, "/v1/base/update", req, say)
 }
 
 // AddBase asks for a base; see Bases.

@@ -1,16 +1,11 @@
 package control
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
 	"github.com/build-swarm/swarm/build"
-	"github.com/build-swarm/swarm/build/progress"
 )
 
 // Targets is the part of a daemon that keeps targets and plans rounds for them.
@@ -122,41 +117,9 @@ func (c *Client) RemoveTarget(ctx context.Context, name string) (TargetLine, err
 	return ask[TargetLine](ctx, c, "/v1/target/rm", name)
 }
 
-// freshLine is one line of the stream that Fresh is answered with.
-type freshLine struct {
-	Step  *FreshStep     `json:"step,omitempty"`
-	Going *progress.Step `json:"going,omitempty"`
-	Reply *FreshReply    `json:"reply,omitempty"`
-	Error *Error         `json:"error,omitempty"`
-}
-
 // Fresh plans an update; say is called for each step as it comes.
 func (c *Client) Fresh(ctx context.Context, req FreshRequest, say func(FreshStep)) (FreshReply, error) {
-	res, err := c.do(ctx, "/v1/fresh", req)
-	if err != nil {
-		return FreshReply{}, err
-	}
-	defer res.Body.Close()
-	dec := json.NewDecoder(bufio.NewReader(res.Body))
-	for {
-		var l freshLine
-		if err := dec.Decode(&l); err != nil {
-			if ctx.Err() != nil {
-				return FreshReply{}, ctx.Err()
-			}
-			return FreshReply{}, fmt.Errorf("read how the plan goes: %w", err)
-		}
-		switch {
-		case l.Error != nil:
-			return FreshReply{}, l.Error
-		case l.Reply != nil:
-			return *l.Reply, nil
-		case l.Step != nil:
-			say(*l.Step)
-		case l.Going != nil:
-			progress.Tell(ctx, *l.Going)
-		}
-	}
+	return steps[FreshReply](ctx, c, "/v1/fresh", req, say)
 }
 
 func targetRoutes(mux *http.ServeMux, d Targets) {
@@ -167,21 +130,5 @@ func targetRoutes(mux *http.ServeMux, d Targets) {
 	post(mux, "POST /v1/target/diff", maxBody, func(ctx context.Context, names [2]string) (TargetDiff, error) {
 		return d.DiffTarget(ctx, names[0], names[1])
 	})
-	mux.HandleFunc("POST /v1/fresh", func(w http.ResponseWriter, r *http.Request) {
-		var req FreshRequest
-		if err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&req); err != nil {
-			fail(w, &Error{Kind: KindUsage, Message: "the request is not JSON: " + err.Error()})
-			return
-		}
-		w.Header().Set("Content-Type", "application/x-ndjson")
-		enc := json.NewEncoder(&flushWriter{w: w})
-		send := func(l freshLine) { _ = enc.Encode(l) } // the client is gone when this fails
-		ctx := progress.With(r.Context(), func(s progress.Step) { send(freshLine{Going: &s}) })
-		reply, err := d.Fresh(ctx, req, func(s FreshStep) { send(freshLine{Step: &s}) })
-		if err == nil {
-			send(freshLine{Reply: &reply})
-			return
-		}
-		send(freshLine{Error: asError(err)})
-	})
+	told(mux, "POST /v1/fresh", d.Fresh)
 }

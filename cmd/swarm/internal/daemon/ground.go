@@ -174,8 +174,8 @@ type Ground struct {
 	Trees *emerge.TreeStore
 	// Sources are what builds download; nil until Use.
 	Sources *sources.Sharer
-	// Roots makes fresh roots in this process, for install tests; nil = they
-	// cannot be isolated here.
+	// Roots makes fresh roots in this process, for install tests and updates of
+	// bases; nil = they cannot be isolated here.
 	Roots *emerge.Roots
 	Log   *slog.Logger
 }
