@@ -123,6 +123,9 @@ type Job struct {
 	// Seed marks a bootstrap build: with flags changed to break a cycle, it enters
 	// the roots of others and never a release.
 	Seed bool `cbor:"boot,omitempty" json:"seed,omitempty"`
+	// Against is a digest of the direct build dependencies, by their facets: see
+	// Plan.Cross. "" = not known.
+	Against string `cbor:"against,omitempty" json:"against,omitempty"`
 	// Keywords is KEYWORDS in that tree: it changes no build, and a release
 	// shows it. "" where the planner knows no tree.
 	Keywords string `cbor:"kw,omitempty" json:"keywords,omitempty"`

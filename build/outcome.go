@@ -68,6 +68,8 @@ type Outcome struct {
 	// key (exact toolchain, root list, tree, eclasses): content digests are
 	// comparable only where key and Inputs agree.
 	Inputs string `cbor:"inputs,omitempty" json:"inputs,omitempty"`
+	// Against is that of the job.
+	Against string `cbor:"against,omitempty" json:"against,omitempty"`
 	// Content is the content digest of the artifact: times masked.
 	Content string `cbor:"content,omitempty" json:"content,omitempty"`
 }

@@ -230,6 +230,22 @@ func (r *Replica) Unequal(k build.Key) (a, b Result, ok bool) {
 	return a, b, false
 }
 
+// Made lists the targets that a key was built for, or that open rounds want it
+// for, and what it was built against.
+func (r *Replica) Made(k build.Key) (out []build.Made) {
+	for _, o := range r.idx.results[k] {
+		if o.Class == build.Good {
+			out = append(out, build.Made{Target: o.Target, Against: o.Against})
+		}
+	}
+	if _, wanted := r.Wanted(k); wanted {
+		if ks := r.idx.keys[k]; ks != nil && ks.job != nil {
+			out = append(out, build.Made{Target: ks.ground.Target, Against: ks.job.Against})
+		}
+	}
+	return out
+}
+
 // Job returns a job of any round by its key, or nil.
 func (r *Replica) Job(k build.Key) *build.Job {
 	if ks := r.idx.keys[k]; ks != nil {

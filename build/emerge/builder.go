@@ -276,12 +276,12 @@ func (t *attempt) judge(prefix string, files fileDigests) error {
 
 // differ names the first facet that two preimages disagree about, "" if none.
 // Dependencies are left out: only a plan binds their := operators, and they
-// are checked in the package itself.
+// are checked in the package itself. So is whose alone a build is.
 func differ(want, got []build.Facet) string {
 	vals := func(fs []build.Facet) map[string]string {
 		m := make(map[string]string, len(fs))
 		for _, f := range fs {
-			if !strings.HasPrefix(f.Name, "dep:") {
+			if !strings.HasPrefix(f.Name, "dep:") && f.Name != build.OwnFacet {
 				m[f.Name] = f.Value
 			}
 		}

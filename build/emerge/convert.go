@@ -2,6 +2,8 @@ package emerge
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -513,7 +515,27 @@ func (g *graph) needs(plan *build.Plan, order []int, keys map[int]build.Key) {
 			j.Needs = append(j.Needs, build.Edge{Key: to, Kind: kind})
 		}
 		slices.SortFunc(j.Needs, func(a, b build.Edge) int { return strings.Compare(string(a.Key), string(b.Key)) })
+		j.Against = g.against(i, keys)
 	}
+}
+
+// against is a digest of the packages that building a node needs directly: of jobs
+// the keys, of what the base or a seed brings the slot and the flags.
+func (g *graph) against(i int, keys map[int]build.Key) string {
+	var lines []string
+	for _, e := range g.next[i] {
+		if e.kind&build.Buildtime == 0 || e.to == i {
+			continue
+		}
+		n, what := &g.doc.Nodes[e.to], string(keys[e.to])
+		if what == "" || g.relief[i].takesSeed(e.to) {
+			what = strings.Join(sorted(n.USE), " ")
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %s\n", n.CPV, g.entry[e.to].Slot, what))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(lines), "")))
+	return hex.EncodeToString(sum[:16])
 }
 
 // moduleEclasses are inherited by packages that build for the running kernel.

@@ -172,7 +172,7 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	}
 	fetched("")
 	out.Millis = time.Since(started).Milliseconds()
-	out.CoreMillis, out.PeakMiB, out.Inputs = res.CoreMillis, res.PeakMiB, res.Inputs
+	out.CoreMillis, out.PeakMiB, out.Inputs, out.Against = res.CoreMillis, res.PeakMiB, res.Inputs, r.job.Against
 	out.RootMillis, out.Provisional, out.Phases = res.RootMillis, res.Provisional, r.steps()
 	ctx, cancel := grace(ctx)
 	defer cancel()

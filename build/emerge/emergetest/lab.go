@@ -21,8 +21,8 @@ import (
 var lab = map[string]string{
 	"sw-lab/libc-2.40":    `slot 2.2`,
 	"sw-lab/libc-2.41":    `slot 2.2`,
-	"sw-lab/lib-1.0":      `slot 0/1`,
-	"sw-lab/lib-2.0":      `slot 0/2`,
+	"sw-lab/lib-1.0":      `slot 0/1; IUSE far`,
+	"sw-lab/lib-2.0":      `slot 0/2; IUSE far`,
 	"sw-lab/gen-1.0":      `slot 0`,
 	"sw-lab/app-1.0":      `slot 0; DEPEND sw-lab/lib:=; RDEPEND sw-lab/lib:=; BDEPEND sw-lab/gen; IUSE extra`,
 	"sw-lab/user-1.0":     `slot 0; DEPEND sw-lab/app sw-lab/lib:=; RDEPEND sw-lab/app sw-lab/lib:=`,

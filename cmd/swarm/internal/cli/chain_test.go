@@ -382,6 +382,35 @@ func TestRealTwoDronesBuildWhatAConsumerNeeds(t *testing.T) {
 	}
 	lap(fmt.Sprintf("one flag: %d package rebuilt, %d of %d jobs were there", len(rebuilt), reply.Have, reply.Jobs))
 
+	t.Log("another target, which differs in that flag")
+	c.swarm(exitOK, "update")
+	c.write("/etc/portage/package.use", "")
+	c.swarm(exitOK, "target", "add", "--base", "host", "laptop")
+	out, said = c.swarm(exitOK, "fresh", "--json", "--dry-run", "--full", "--target", "laptop")
+	var laptop control.FreshReply
+	if err := json.Unmarshal([]byte(out), &laptop); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	// What was rebuilt with the flag on crosses as it was built before, with the
+	// flag off; what was built against it then does, too.
+	if laptop.Have == 0 || laptop.Have != len(laptop.Crossed) || len(laptop.Own) != 0 {
+		t.Errorf("of %d jobs the swarm has %d; %d cross, these not: %v", laptop.Jobs, laptop.Have, len(laptop.Crossed), laptop.Own)
+	}
+	c.write("/etc/portage/package.use", "sw-lab/lib far\n")
+	c.swarm(exitOK, "target", "add", "--base", "host", "laptop")
+	out, said = c.swarm(exitOK, "fresh", "--json", "--dry-run", "--full", "--target", "laptop")
+	laptop = control.FreshReply{}
+	if err := json.Unmarshal([]byte(out), &laptop); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	// A library with another flag is another package, and its direct users are the
+	// target's own though their keys agree; whoever does not build against it crosses.
+	if got := packages(laptop.Own); !slices.Equal(got, []string{"sw-lab/app", "sw-lab/ring", "sw-lab/user"}) || laptop.Jobs-laptop.Have != 4 {
+		t.Errorf("of %d jobs the swarm has %d; %d cross, these not: %v", laptop.Jobs, laptop.Have, len(laptop.Crossed), laptop.Own)
+	}
+	lap(fmt.Sprintf("another target with another flag: %d jobs, %d cross, %d do not: %v and the library itself", laptop.Jobs, len(laptop.Crossed), laptop.Jobs-laptop.Have, laptop.Own))
+	c.write("/etc/portage/package.use", "sw-lab/app extra\n")
+
 	t.Log("everything, into an empty root")
 	reply, rel, _ = c.fresh(exitOK, rel.Head.Version, "--full")
 	lap(fmt.Sprintf("--full: %d jobs of which the swarm had %d, release of %d packages", reply.Jobs, reply.Have, rel.Releases[0].Packages))

@@ -83,11 +83,15 @@ type FreshStep struct {
 // FreshReply is what came of it.
 type FreshReply struct {
 	BuildReply
-	Target    string        `json:"target"`
-	Needed    int           `json:"needed"`    // packages that this machine wants
-	Have      int           `json:"have"`      // jobs that the swarm has already
-	Seeds     []string      `json:"seeds"`     // packages lent by this machine
-	Bootstrap []string      `json:"bootstrap"` // builds with other flags, to break a cycle
+	Target    string   `json:"target"`
+	Needed    int      `json:"needed"`    // packages that this machine wants
+	Have      int      `json:"have"`      // jobs that the swarm has already
+	Seeds     []string `json:"seeds"`     // packages lent by this machine
+	Bootstrap []string `json:"bootstrap"` // builds with other flags, to break a cycle
+	// Crossed are packages that were built for another target and serve this one,
+	// Own those that were, against other dependencies: this target has its own.
+	Crossed   []string      `json:"crossed"`
+	Own       []string      `json:"own"`
 	PlanBytes int           `json:"plan_bytes"`
 	Base      build.BaseRef `json:"base"`
 }

@@ -340,6 +340,9 @@ func (d *Daemon) Build(ctx context.Context, req control.BuildRequest) (control.B
 		return control.BuildReply{}, err
 	}
 	p.Command = req.Command
+	if _, err := d.cross(ctx, p); err != nil {
+		return control.BuildReply{}, err
+	}
 	reply := summary(p)
 	if len(p.Jobs) == 0 {
 		return control.BuildReply{}, nothingPlanned(p)

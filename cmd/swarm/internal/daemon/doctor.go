@@ -51,6 +51,9 @@ func (d *Daemon) Diagnose(ctx context.Context, target string) (control.Diagnosis
 		}
 	}
 	plan, err := pp.ask(ctx, ask)
+	if err == nil {
+		_, err = d.cross(ctx, plan)
+	}
 	if err != nil {
 		return out, err
 	}

@@ -64,7 +64,11 @@ func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(c
 	if err != nil {
 		return none, err
 	}
-	reply := control.FreshReply{Target: req.Target, Needed: len(plan.Want), Base: plan.Base, BuildReply: summary(plan)}
+	crossing, err := d.cross(ctx, plan)
+	if err != nil {
+		return none, err
+	}
+	reply := control.FreshReply{Target: req.Target, Needed: len(plan.Want), Base: plan.Base, BuildReply: summary(plan), Crossed: cpvNames(crossing.Taken), Own: cpvNames(crossing.Own)}
 	if reply.Have, err = d.have(ctx, plan); err != nil {
 		return none, err
 	}
@@ -73,6 +77,12 @@ func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(c
 		reply.PlanBytes = len(b)
 	}
 	step("plan", "done", "%s needed here; %s in all, %d of them the swarm has", plural(len(plan.Want), "package"), plural(len(plan.Jobs), "job"), reply.Have)
+	if n := len(reply.Crossed); n > 0 {
+		step("other targets", "done", "%s of theirs, built or asked for, serve this one", plural(n, "package"))
+	}
+	if n := len(reply.Own); n > 0 {
+		step("other targets", "done", "%s of theirs not, since what they were built against differs: %s", plural(n, "package"), build.OneLine(strings.Join(reply.Own, " "), 300))
+	}
 	if n := len(reply.Seeds); n > 0 {
 		step("cycles", "done", "%s lent by this machine to break cycles: %s", plural(n, "installed package"), strings.Join(reply.Seeds, " "))
 	}
@@ -262,6 +272,24 @@ func summary(p *build.Plan) control.BuildReply {
 	}
 	slices.Sort(reply.Wanted)
 	return reply
+}
+
+// cross takes over what other targets have built, where it may.
+func (d *Daemon) cross(ctx context.Context, p *build.Plan) (c build.Crossing, err error) {
+	var crossErr error
+	err = d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		c, crossErr = p.Cross(r.Made)
+		return nil
+	})
+	return c, errors.Join(err, crossErr)
+}
+
+func cpvNames(cpvs []build.CPV) []string {
+	out := make([]string, 0, len(cpvs))
+	for _, c := range cpvs {
+		out = append(out, c.String())
+	}
+	return out
 }
 
 // have counts the jobs whose artifact a live peer holds.
