@@ -176,7 +176,53 @@ func logger(c *cli.Context, e *env) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level})), nil
 }
 
-// runFlags are the settings of a peer.
+// defaultGateway is where the binhost listens unless it is told otherwise.
+const defaultGateway = "127.0.0.1:8090"
+
+// gatewayAddrs parts what --gateway names: where to listen, and further names.
+func gatewayAddrs(list []string) (listen, names []string) {
+	for _, s := range noEmpty(list) {
+		if strings.Contains(s, ":") {
+			listen = append(listen, s)
+		} else {
+			names = append(names, s)
+		}
+	}
+	if len(listen) == 0 && len(names) > 0 {
+		listen = []string{defaultGateway}
+	}
+	return listen, names
+}
+
+// parseCopyRate reads a size, "metered", or "metered:SIZE".
+func parseCopyRate(s string) (rate int64, metered bool, err error) {
+	size := s
+	if rest, ok := strings.CutPrefix(s, "metered"); ok {
+		metered, size = true, "0"
+		if rest != "" {
+			if size, ok = strings.CutPrefix(rest, ":"); !ok {
+				size = s // which is none
+			}
+		}
+	}
+	rate, err = parseSize(size)
+	return rate, metered, err
+}
+
+// parseQuota reads a size, or "none": no copies are kept for others.
+func parseQuota(s string) (quota int64, stores bool, err error) {
+	if s == "none" {
+		return 0, false, nil
+	}
+	quota, err = parseSize(s)
+	return quota, true, err
+}
+
+// maxSettings bounds what a person may have to read: who adds a setting finds
+// another that it can go with.
+const maxSettings = 25
+
+// runFlags are the settings of a peer: maxSettings, and where the file of them is.
 func runFlags() []cli.Flag {
 	return []cli.Flag{
 		configFlag(), stateFlag(), socketFlag(),
@@ -184,23 +230,19 @@ func runFlags() []cli.Flag {
 		listFlag("listen", "TCP `ADDRESS` for peers, as a multiaddr; may be given more than once", "/ip4/0.0.0.0/tcp/4747", "/ip6/::/tcp/4747"),
 		listFlag("peer", "`ADDRESS` of a peer to stay connected to, a multiaddr that ends in /p2p/ID"),
 		listFlag("direct", "`HOST:PORT` where peers fetch large packages, faster than over the private network; empty serves them there alone", ":4748"),
-		listFlag("gateway", "`HOST:PORT` of the binhost", "127.0.0.1:8090"),
-		listFlag("gateway-host", "further host `NAME` that the binhost answers to"),
+		listFlag("gateway", "`HOST:PORT` of the binhost, or without a port a further name that it answers to; may be given more than once, empty serves none", defaultGateway),
 		intFlag("slots", 1, "builds at once, a `NUMBER`; 0 builds nothing here"),
 		intFlag("jobs", runtime.NumCPU(), "`NUMBER` of parallel jobs in one build (make -j)"),
 		stringFlag("build-when", "auto", "`WHEN` builds may run here: always, idle (nobody used the machine for 5 minutes, on AC), a duration as 10m (the same, for as long), or auto (idle on what has a battery or a lid)"),
 		listFlag("hours", "`HOURS` in which builds may begin, as mon-fri 20:00-07:00; may be given more than once, none is any time"),
 		stringFlag("drain-limit", "0s", "how long running builds may take to end when the daemon is told to stop, a `DURATION`; then they go back to the swarm"),
 		stringFlag("keep-builds", "1m", "how long builds go on when the daemon is gone (a crash, an upgrade), a `DURATION`; 0 ends them with it"),
-		boolFlag("store", true, "keep copies of packages for others"),
-		stringFlag("quota", "0", "most bytes of packages kept, a `SIZE` as 50G or 500M; 0 leaves it to the disk"),
-		stringFlag("copy-rate", "0", "most bytes per second that other peers take from here and that copies made here take, a `SIZE`; what a build or emerge here waits for is not slowed"),
-		boolFlag("metered", false, "this machine's link costs: copy only what would else be on one peer"),
+		stringFlag("quota", "0", "most bytes of packages kept, a `SIZE` as 50G or 500M; 0 leaves it to the disk, none keeps no copies for others"),
+		stringFlag("copy-rate", "0", "most bytes per second that other peers take from here and that copies made here take, a `SIZE`; what a build or emerge here waits for is not slowed; metered says that this machine's link costs, so that only what would else be on one peer is copied; metered:SIZE is both"),
 		stringFlag("site", "", "`NAME` of the place: machines of one site are lost together, so copies go to several"),
 		stringFlag("target", "default", "`NAME` of the target that packages built here are for"),
 		boolFlag("auto-release", true, "release what is asked for here when it is built; false leaves it to swarm finalize"),
-		stringFlag("builder", "auto", "`WHAT` swarm build plans with: portage, sample, or auto"),
-		stringFlag("emerge", "", "the emerge to build with, a `FILE`; empty looks on PATH"),
+		stringFlag("builder", "auto", "`WHAT` swarm build plans with: portage, sample, auto, or the path of the emerge to build with, if it is not on PATH"),
 		boolFlag("in-place", false, "build in this machine's own root what comes without a base; such packages are marked provisional"),
 		stringFlag("portage-config", "", "`DIR` that holds etc/portage, if not the machine's own; without one it gets that of the sample ebuilds"),
 		boolFlag("mdns", true, "find peers of the swarm on the local network"),

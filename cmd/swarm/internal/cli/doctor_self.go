@@ -226,7 +226,7 @@ func lookBuilds(c *cli.Context) []finding {
 	if t.Portage != "" {
 		list = append(list, finding{"portage", wellFound, t.Portage + " (" + t.Emerge + ")", ""})
 	} else {
-		list = append(list, finding{"portage", lessFound, "none: " + t.PortageWhy, "put emerge on PATH, or name it with --emerge"})
+		list = append(list, finding{"portage", lessFound, "none: " + t.PortageWhy, "put emerge on PATH, or name it with --builder /PATH/emerge"})
 	}
 	if os.Geteuid() != 0 {
 		list = append(list, finding{"rights", lessFound, "not root: builds have no root, network or users of their own", "run it as root, with the unit that is installed"})

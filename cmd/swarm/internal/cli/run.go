@@ -127,13 +127,13 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	if _, err := os.Stat(filepath.Join(state, p2p.SwarmKeyFile)); errors.Is(err, fs.ErrNotExist) {
 		return node.Config{}, daemon.Builders{}, failure("swarm init makes a new swarm, swarm join enters one", "this machine belongs to no swarm yet (no %s)", filepath.Join(state, p2p.SwarmKeyFile))
 	}
-	quota, err := parseSize(c.String("quota"))
+	quota, stores, err := parseQuota(c.String("quota"))
 	if err != nil {
-		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --quota 50G", "%v", err)
+		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --quota 50G, or none", "%v", err)
 	}
-	copyRate, err := parseSize(c.String("copy-rate"))
+	copyRate, metered, err := parseCopyRate(c.String("copy-rate"))
 	if err != nil {
-		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --copy-rate 5M", "%v", err)
+		return node.Config{}, daemon.Builders{}, usage("for example: swarm run --copy-rate 5M, or metered, or metered:5M", "%v", err)
 	}
 	target := c.String("target")
 	if !build.ValidTarget(target) {
@@ -153,10 +153,11 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	if nick == "" {
 		nick = machine.Hostname()
 	}
+	listen, names := gatewayAddrs(c.StringSlice("gateway"))
 	cfg := node.Config{
 		State: state, Socket: c.String("socket"), Nick: build.OneLine(nick, 64), Listen: noEmpty(c.StringSlice("listen")),
-		Peers: slices.Concat(c.StringSlice("peer"), joined), Direct: noEmpty(c.StringSlice("direct")), Gateway: noEmpty(c.StringSlice("gateway")), Hosts: c.StringSlice("gateway-host"),
-		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: c.Bool("store"), Manual: !c.Bool("auto-release"), Quota: quota, CopyRate: copyRate, Metered: c.Bool("metered"), Site: c.String("site"),
+		Peers: slices.Concat(c.StringSlice("peer"), joined), Direct: noEmpty(c.StringSlice("direct")), Gateway: listen, Hosts: names,
+		Slots: c.Int("slots"), Jobs: c.Int("jobs"), Stores: stores, Manual: !c.Bool("auto-release"), Quota: quota, CopyRate: copyRate, Metered: metered, Site: c.String("site"),
 		MDNS: c.Bool("mdns"), DHT: c.Bool("dht"), Version: version(), Log: log,
 	}
 	if err := guestConfig(c, &cfg); err != nil {
@@ -166,8 +167,12 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	if _, err := alert.Parse(cfg.Alerts); err != nil {
 		return cfg, daemon.Builders{}, usage("for example: swarm run --alert ntfy+https://ntfy.sh/TOPIC", "%v", err)
 	}
+	want, program := c.String("builder"), ""
+	if strings.Contains(want, "/") {
+		want, program = string(build.BuilderPortage), want
+	}
 	found, err := daemon.Find(c.Context, daemon.Search{
-		Want: c.String("builder"), Emerge: c.String("emerge"), PortageConfig: c.String("portage-config"), Target: target, Log: log,
+		Want: want, Emerge: program, PortageConfig: c.String("portage-config"), Target: target, Log: log,
 		State: state, InPlace: c.Bool("in-place"),
 	})
 	cfg.Builders, cfg.Planners, cfg.Default = found.Build, found.Plan, found.Default

@@ -24,7 +24,7 @@ import (
 
 func updateCmd(e *env) *cli.Command {
 	flags := clientFlags(jsonFlag(), stateFlag(), targetFlag(),
-		stringFlag("emerge", "", "the emerge to update with, a `FILE`; empty looks on PATH"),
+		&cli.StringFlag{Name: "emerge", Usage: "the emerge to update with, a `FILE`; empty looks on PATH"},
 		&cli.BoolFlag{Name: "compile", Usage: "go on though packages have to be compiled on this machine"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "say what would be installed, and install nothing"},
 		&cli.BoolFlag{Name: "no-sync", Usage: "leave the ebuild repositories as they are"})

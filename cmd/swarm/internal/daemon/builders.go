@@ -49,7 +49,7 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 	switch s.Want {
 	case string(build.BuilderPortage), string(build.BuilderSample), "auto":
 	default:
-		return Builders{}, &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("there is no builder %q", s.Want), Hint: "swarm run --builder portage, sample or auto"}
+		return Builders{}, &control.Error{Kind: control.KindUsage, Message: fmt.Sprintf("there is no builder %q", s.Want), Hint: "swarm run --builder portage, sample, auto, or the path of an emerge"}
 	}
 	tc := sample.Detect(ctx, "")
 	b := Builders{
@@ -93,7 +93,7 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 		b.Plan[build.BuilderPortage] = planner
 		b.Default = build.BuilderPortage
 	case s.Want == string(build.BuilderPortage):
-		return Builders{}, &control.Error{Kind: control.KindInternal, Message: build.OneLine(err.Error(), 400), Hint: "put emerge on PATH, or name it with --emerge"}
+		return Builders{}, &control.Error{Kind: control.KindInternal, Message: build.OneLine(err.Error(), 400), Hint: "put emerge on PATH, or name it with --builder /PATH/emerge"}
 	case errors.Is(err, emerge.ErrNoPortage):
 		s.Log.Info("no emerge here: this peer builds the sample packages only")
 	default:

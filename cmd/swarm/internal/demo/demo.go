@@ -396,7 +396,7 @@ func (d *demo) consume(ctx context.Context) error {
 	if _, err := swarm(ctx, d.self, code, "join", "--state", p.state); err != nil {
 		return err
 	}
-	if err := d.start(ctx, p, "--builder", "sample", "--slots", "0", "--store=false"); err != nil {
+	if err := d.start(ctx, p, "--builder", "sample", "--slots", "0", "--quota", "none"); err != nil {
 		return err
 	}
 	d.result.Peers = len(d.peers)
