@@ -11,6 +11,9 @@ type Course struct {
 	At []int64 `cbor:"at" json:"at"`
 }
 
+// nearEnd is the most that a log tells, in permille.
+const nearEnd = 990
+
 // courseParts is into how many parts a course divides a build's time.
 const courseParts = 16
 
@@ -31,14 +34,18 @@ func (c *Course) Valid() bool {
 
 // Done is which part of its time a build has behind it, in permille, when its
 // log has so many bytes. Where the log of the other build stood still, one part
-// is as likely as the next, and that nearest to expect is taken. 0 = it cannot
-// be told: nothing is written yet, or more than all.
+// is as likely as the next, and that nearest to expect is taken. A log that is a
+// little longer than all of the other is near its end. 0 = it cannot be told:
+// nothing is written yet, or much more than all.
 func (c *Course) Done(bytes, expect int64) int64 {
-	if bytes <= 0 || bytes >= c.Bytes || !c.Valid() {
+	switch {
+	case bytes <= 0 || !c.Valid() || bytes-c.Bytes > c.Bytes/4:
 		return 0
+	case bytes >= c.Bytes:
+		return nearEnd
 	}
 	share := bytes * 1000 / c.Bytes
-	return min(999, max(1, min(max(expect, c.when(share, true)), c.when(share, false))))
+	return min(nearEnd, max(1, min(max(expect, c.when(share, true)), c.when(share, false))))
 }
 
 // when is the first or the last moment, in permille of the time, at which so

@@ -90,7 +90,7 @@ type model struct {
 	speed  map[string]float64 // of each drone's slots, core-ms per ms
 	setup  int64              // ms that each build takes whatever it costs
 	number uint64
-	factor [2]float64 // of the common errors, in this draw
+	factor [3]float64 // of the common errors, in this draw; the last of what nothing is known of
 }
 
 // wrong is how a kind of estimate is wrong, in logarithms: all together by
@@ -260,8 +260,11 @@ func (c *curse) factor(info *claims.JobInfo) float64 {
 // factorOf is what an estimate is to be multiplied with in this draw, but for
 // the job's own error.
 func (m *model) factorOf(info *claims.JobInfo) float64 {
-	if info.Estimate.Measured {
+	switch {
+	case info.Estimate.Measured:
 		return m.factor[1]
+	case unknown(info):
+		return m.factor[2]
 	}
 	return m.factor[0] * m.curse.factor(info)
 }
@@ -269,6 +272,7 @@ func (m *model) factorOf(info *claims.JobInfo) float64 {
 func (m *model) draw(n int) {
 	m.number = uint64(n)
 	common := m.slower.bias + m.slower.unsure*m.normal(2)
+	m.factor[2] = math.Exp(common)
 	for k, e := range m.errs {
 		m.factor[k] = math.Exp(common + e.bias + e.unsure*m.normal(uint64(k)))
 	}
@@ -276,16 +280,47 @@ func (m *model) draw(n int) {
 
 // spread is the deviation of the logarithm of a job's cost.
 func (m *model) spread(info *claims.JobInfo) float64 {
-	if info.Estimate.Measured {
+	switch {
+	case info.Estimate.Measured:
 		return info.Estimate.Deviation()
+	case unknown(info):
+		return unknownOwn
 	}
 	return m.errs[0].own
+}
+
+// unknown reports a job of which nothing at all is known: it may be any package
+// of a desktop. Most are small, and one in sixty is a giant that takes fifty
+// times the median, which no normal distribution of logarithms foresees. Nothing
+// is learned of such jobs from those that are built already, either: the small
+// ones end first.
+func unknown(info *claims.JobInfo) bool { return !info.Estimate.Measured && info.Job.CoreMillis <= 0 }
+
+// unknownWide makes of Student's distribution with two degrees of freedom one
+// whose middle is that of a normal one; unknownMost cuts its ends.
+const unknownWide, unknownMost = 2. / 3, 6.
+
+// quantile of how many deviations the logarithm of a job's cost is off, share its
+// inverse.
+func quantile(info *claims.JobInfo, u float64) float64 {
+	if !unknown(info) {
+		return normalAt(u)
+	}
+	return max(-unknownMost, min(unknownMost, unknownWide*(2*u-1)/math.Sqrt(2*u*(1-u))))
+}
+
+func share(info *claims.JobInfo, z float64) float64 {
+	if !unknown(info) {
+		return normalShare(z)
+	}
+	z /= unknownWide
+	return 0.5 + z/(2*math.Sqrt(2+z*z))
 }
 
 // work draws what a job costs in all, in core-milliseconds.
 func (m *model) work(i int32) int64 {
 	info := &m.jobs[i]
-	z := m.normal(hashKey(info.Job.Key))
+	z := quantile(info, uniform(hashKey(info.Job.Key), m.number))
 	return max(1, int64(float64(info.Work)*m.factorOf(info)*math.Exp(m.spread(info)*z)))
 }
 
@@ -326,10 +361,10 @@ func (m *model) left(j *claims.BeatJob) int64 {
 	}
 	over := 0.0 // the share of builds that would be over
 	if j.InvestedMS > 0 {
-		over = normalShare(math.Log(float64(j.InvestedMS)/whole) / d)
+		over = share(info, math.Log(float64(j.InvestedMS)/whole)/d)
 	}
 	u := over + (1-over)*uniform(hashKey(j.Key), m.number)
-	return max(1, int64(whole*math.Exp(d*normalAt(min(u, 1-1e-9))))-j.InvestedMS)
+	return max(1, int64(whole*math.Exp(d*quantile(info, min(u, 1-1e-9))))-j.InvestedMS)
 }
 
 // normal draws from the normal distribution, the same for the same key and draw.

@@ -19,7 +19,9 @@ type Task struct {
 	Guess float64
 	// Warp is how its log grows: a part x of the time is taken for x to the power
 	// of it. 0 = its log tells nothing.
-	Warp   float64
+	Warp float64
+	// Scale is by how much its log is longer than the one that it is held against.
+	Scale  float64
 	Before []int // indices of tasks that must be built first, all smaller
 }
 
@@ -139,7 +141,7 @@ func Specs(tasks []Task) ([]Spec, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Warp = t.Warp
+		s.Warp, s.Scale = t.Warp, t.Scale
 		specs[i] = s
 	}
 	return specs, nil

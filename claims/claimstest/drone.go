@@ -294,7 +294,7 @@ func (d *drone) tell(r *Run) {
 	expect := r.est
 	if r.spec.Warp > 0 && r.began > 0 {
 		e := d.n.rep.Estimate(&r.spec.Job)
-		j.Done = int64(1000 * math.Pow(float64(j.InvestedMS)/float64(max(1, j.InvestedMS+r.ends-d.n.w.now)), r.spec.Warp))
+		j.Done = min(990, int64(1000*r.spec.Scale*math.Pow(float64(j.InvestedMS)/float64(max(1, j.InvestedMS+r.ends-d.n.w.now)), r.spec.Warp)))
 		expect = claims.Whole(r.est, j.InvestedMS, j.Done, e.Deviation(), e.Measured)
 	}
 	j.LeftMS = claims.Left(expect, j.InvestedMS)

@@ -25,7 +25,8 @@ type Spec struct {
 	Name    string
 	Work    int64   // core-milliseconds that scale with the cores
 	Serial  int64   // milliseconds that do not
-	Warp    float64 // see Task
+	Warp    float64 // see Task, like Scale
+	Scale   float64
 	users   []*Spec
 	missing int   // jobs before it that nobody has built
 	held    bool  // by some drone

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/view"
@@ -29,7 +30,7 @@ type storageView struct {
 type classRow struct {
 	view.BlobClass
 	Says  string
-	Well  int
+	How   string // they are
 	Parts []part
 }
 
@@ -39,8 +40,23 @@ var classWords = map[string]string{"released": "in releases", "wanted": "wanted 
 func classRows(list []view.BlobClass) []classRow {
 	var out []classRow
 	for _, c := range list {
-		r := classRow{BlobClass: c, Says: cmp.Or(classWords[c.Class], c.Class), Well: c.Total - c.Few - c.Single - c.Lost}
-		r.Parts = stack(c.Total, part{Class: "done", N: r.Well}, part{Class: "thin", N: c.Few + c.Single}, part{Class: "blocked", N: c.Lost})
+		r := classRow{BlobClass: c, Says: cmp.Or(classWords[c.Class], c.Class), How: "all well"}
+		var bad []string
+		for _, x := range []struct {
+			n    int
+			word string
+		}{{c.Lost, "on no peer here"}, {c.Single, "with one copy"}, {c.Few, "with too few"}} {
+			if x.n > 0 {
+				bad = append(bad, fmt.Sprint(x.n, " ", x.word))
+			}
+		}
+		switch {
+		case c.Total == 0:
+			r.How = ""
+		case len(bad) > 0:
+			r.How = strings.Join(bad, ", ")
+		}
+		r.Parts = stack(c.Total, part{Class: "done", N: c.Total - c.Few - c.Single - c.Lost}, part{Class: "thin", N: c.Few + c.Single}, part{Class: "blocked", N: c.Lost})
 		out = append(out, r)
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"html/template"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -22,6 +23,8 @@ const (
 	// narrow and near are in percent of the width: what a screen cannot show
 	// apart is drawn as one.
 	narrow, near = 0.35, 0.2
+	// nearNow is the part of the width in which no time stands beside "now".
+	nearNow = 0.035
 	// labelled is how wide a bar is in percent before its name is written in it.
 	labelled = 4
 )
@@ -89,7 +92,7 @@ func lanesOf(t *view.Timeline, span string, all bool) lanes {
 	if t.NowMS < to {
 		out.NowAt = pct(at(t.NowMS))
 	}
-	out.Ticks = ticks(from, to)
+	out.Ticks = ticks(from, to, t.NowMS)
 	list := slices.Clone(t.Lanes)
 	if !all && len(list) > lanesShown {
 		out.Hidden = len(list) - lanesShown
@@ -235,7 +238,7 @@ func packageURL(cpv string) string { return pageOf(cpOf(cpv)) }
 func pageOf(cp string) string { return (&url.URL{Path: Prefix + "package/" + cp}).EscapedPath() }
 
 // ticks are round times of day, six or so of them.
-func ticks(from, to int64) []tick {
+func ticks(from, to, now int64) []tick {
 	steps := []int64{1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080}
 	step := steps[len(steps)-1]
 	for _, s := range steps {
@@ -254,7 +257,10 @@ func ticks(from, to int64) []tick {
 			break
 		}
 		label := clock(t)
-		if step >= 1440*60_000 {
+		if math.Abs(float64(t-now)) < nearNow*float64(to-from) {
+			label = "" // "now" stands there
+		}
+		if step >= 1440*60_000 && label != "" {
 			label = time.UnixMilli(t).Format("2 Jan")
 		}
 		out = append(out, tick{pct(x), label})

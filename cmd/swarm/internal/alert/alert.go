@@ -9,12 +9,15 @@
 //
 // Who tells is elected by rendezvous hashing among the live peers that can
 // (claims.Beat's Alerts): five peers tell once. What was told is on the board
-// (claims.Alert), written after the telling, so that another peer goes on where
-// one has gone, without telling it again. A peer that dies between the two is
-// the one case of a message told twice.
+// (claims.Alert), written after the telling. The second in rank tells what the
+// first has not told after another grace, and so on: one that has just died, or
+// that reaches the board and not the webhook, costs a minute and no alert. A
+// peer that dies between telling and writing is the one case of a message told
+// twice.
 package alert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -26,13 +29,13 @@ import (
 )
 
 const (
-	// grace is how long a cause has to last before it is told, or to be gone;
-	// of a silent peer longer: machines are rebooted.
-	grace     = 60_000
-	awayGrace = 5 * 60_000
+	// defaultGrace is how long a cause has to last before it is told, or to be
+	// gone; of a silent peer awayFactor times that: machines are rebooted.
+	defaultGrace = time.Minute
+	awayFactor   = 5
 	// digestFrom is from how many messages on they become one.
 	digestFrom = 4
-	// step is how often time alone is looked at.
+	// step is how often time alone is looked at, but for a shorter grace.
 	step = 10 * time.Second
 	// A message that cannot be delivered is tried again after retryMin, then
 	// ever more rarely.
@@ -59,14 +62,16 @@ type Message struct {
 
 // Book decides what is to be told. It is a state machine without clock or I/O.
 type Book struct {
+	grace int64            // ms
 	first map[string]int64 // when a cause was first seen, by this peer
 	last  map[string]view.Issue
 	gone  map[string]int64 // since when a told cause is not seen
 }
 
-// NewBook makes an empty book.
-func NewBook() *Book {
-	return &Book{first: map[string]int64{}, last: map[string]view.Issue{}, gone: map[string]int64{}}
+// NewBook makes an empty book. grace is how long a cause has to last before it is
+// told, and to be gone before that is.
+func NewBook(grace time.Duration) *Book {
+	return &Book{grace: grace.Milliseconds(), first: map[string]int64{}, last: map[string]view.Issue{}, gone: map[string]int64{}}
 }
 
 // cause names an issue on the board. One that only this peer can know carries
@@ -81,9 +86,9 @@ func cause(i *view.Issue, self string) string {
 func worth(i *view.Issue) bool { return i.Severity != view.Healthy || i.Kind == view.IssueAway }
 
 // Step takes in a snapshot with what was told already (cause to whether it is
-// open) and returns what is due now. Whether this peer is the one to tell is
-// Elected's answer; a peer that is not steps all the same, to be ready.
-func (b *Book) Step(d *view.Detail, told map[string]bool, now int64) []Message {
+// open) and returns what is due now from this peer, whose rank makes it wait as
+// many times longer.
+func (b *Book) Step(d *view.Detail, told map[string]bool, now int64, rank int) []Message {
 	seen := map[string]bool{}
 	var due []Message
 	for n := range d.Issues {
@@ -98,9 +103,12 @@ func (b *Book) Step(d *view.Detail, told map[string]bool, now int64) []Message {
 		if b.first[id] == 0 {
 			b.first[id] = now
 		}
-		wait := int64(grace)
+		wait := b.grace
 		if i.Kind == view.IssueAway {
-			wait = awayGrace
+			wait *= awayFactor
+		}
+		if !i.Local {
+			wait += b.grace * int64(rank)
 		}
 		if !told[id] && now-b.first[id] >= wait {
 			due = append(due, open(i, id, b.first[id]))
@@ -115,7 +123,11 @@ func (b *Book) Step(d *view.Detail, told map[string]bool, now int64) []Message {
 		if b.gone[id] == 0 {
 			b.gone[id] = now
 		}
-		if now-b.gone[id] >= grace {
+		wait := b.grace * int64(1+rank)
+		if foreign(id, "") { // nobody else knows it
+			wait = b.grace
+		}
+		if now-b.gone[id] >= wait {
 			i, known := b.last[id]
 			if !known {
 				i = view.Issue{Title: "what was told before (" + id + ")"}
@@ -195,11 +207,12 @@ type Sender interface {
 	Pulse(ctx context.Context, open []string) error
 }
 
-// Config of an Alerter. All but Every are needed.
+// Config of an Alerter. All but Grace and Every are needed.
 type Config struct {
 	Latest  func(context.Context) (*view.Detail, error)
 	Board   Board
 	Senders []Sender
+	Grace   time.Duration // see NewBook; 0 = a minute
 	// Every stretches how often it is looked; nil leaves it as it is.
 	Every func(time.Duration) time.Duration
 	Log   *slog.Logger
@@ -212,7 +225,10 @@ type Alerter struct {
 }
 
 // New makes an Alerter. Nothing is told before Run.
-func New(cfg Config) *Alerter { return &Alerter{cfg, NewBook()} }
+func New(cfg Config) *Alerter {
+	cfg.Grace = cmp.Or(cfg.Grace, defaultGrace)
+	return &Alerter{cfg, NewBook(cfg.Grace)}
+}
 
 // Run watches until ctx ends.
 func (a *Alerter) Run(ctx context.Context) error {
@@ -220,7 +236,8 @@ func (a *Alerter) Run(ctx context.Context) error {
 	if every == nil {
 		every = func(d time.Duration) time.Duration { return d }
 	}
-	tick := time.NewTimer(step)
+	often := min(step, a.cfg.Grace/2)
+	tick := time.NewTimer(often)
 	defer tick.Stop()
 	var retry time.Duration
 	var notBefore, nextPulse time.Time
@@ -230,7 +247,7 @@ func (a *Alerter) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		tick.Reset(every(step))
+		tick.Reset(every(often))
 		d, err := a.cfg.Latest(ctx)
 		if err != nil {
 			continue // the board is closing, or busy
@@ -240,12 +257,13 @@ func (a *Alerter) Run(ctx context.Context) error {
 			continue
 		}
 		now := time.Now()
-		due := a.book.Step(d, told, now.UnixMilli())
-		if Elected(d) != d.Self && !onlyMine(due, d.Self) || now.Before(notBefore) {
+		rank := Rank(d)
+		due := a.book.Step(d, told, now.UnixMilli(), rank)
+		if now.Before(notBefore) {
 			continue
 		}
 		err = a.tell(ctx, due, d)
-		if err == nil && !now.Before(nextPulse) && Elected(d) == d.Self {
+		if err == nil && !now.Before(nextPulse) && rank == 0 {
 			err = a.pulse(ctx, d, told)
 			nextPulse = now.Add(pulse)
 		}
@@ -262,11 +280,7 @@ func (a *Alerter) Run(ctx context.Context) error {
 
 // tell delivers what is due, each by every sender, and notes it.
 func (a *Alerter) tell(ctx context.Context, due []Message, d *view.Detail) error {
-	mine := Elected(d) == d.Self
 	for _, m := range due {
-		if !mine && !onlyMine([]Message{m}, d.Self) {
-			continue
-		}
 		m.Peer = nick(d)
 		var errs []error
 		for _, s := range a.cfg.Senders {
@@ -309,13 +323,6 @@ func (a *Alerter) pulse(ctx context.Context, d *view.Detail, told map[string]boo
 		errs = append(errs, s.Pulse(ctx, titles))
 	}
 	return errors.Join(errs...)
-}
-
-// onlyMine reports messages of which each is about what this peer alone knows.
-func onlyMine(due []Message, self string) bool {
-	return len(due) > 0 && slices.ContainsFunc(due, func(m Message) bool {
-		return !slices.ContainsFunc(m.Causes, func(id string) bool { return foreign(id, self) || !foreign(id, "") })
-	})
 }
 
 func nick(d *view.Detail) string {

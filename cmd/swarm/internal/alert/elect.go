@@ -8,21 +8,20 @@ import (
 	"github.com/build-swarm/swarm/build/view"
 )
 
-// Elected is the peer that tells: of those that are here and can, the one of
-// the greatest weight (rendezvous hashing), so that all agree without a word
-// and another takes over when it is gone. "" when nobody can.
-func Elected(d *view.Detail) string {
-	best, most := "", uint64(0)
+// Rank is how many of the peers that are here and can tell come before this
+// one, by rendezvous hashing: all agree without a word. The one of rank 0 tells.
+func Rank(d *view.Detail) int {
+	weight := func(id string) uint64 {
+		sum := sha256.Sum256([]byte("alerts\x00" + id))
+		return binary.BigEndian.Uint64(sum[:])
+	}
+	n, own := 0, weight(d.Self)
 	for _, p := range d.Peers {
-		if !p.Alerts || p.State == "away" || p.State == "gone" {
-			continue
-		}
-		sum := sha256.Sum256([]byte("alerts\x00" + p.ID))
-		if w := binary.BigEndian.Uint64(sum[:]); best == "" || w > most {
-			best, most = p.ID, w
+		if p.ID != d.Self && p.Alerts && p.State != "away" && p.State != "gone" && weight(p.ID) > own {
+			n++
 		}
 	}
-	return best
+	return n
 }
 
 func several(n int, state string) string {

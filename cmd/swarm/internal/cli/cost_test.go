@@ -213,6 +213,7 @@ func awaitStatus(b *testing.B, socket, want string) {
 	}
 }
 
+// pause lets time go by.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

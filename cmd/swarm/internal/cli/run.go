@@ -163,8 +163,8 @@ func nodeConfig(c *cli.Context, log *slog.Logger) (node.Config, daemon.Builders,
 	if err := guestConfig(c, &cfg); err != nil {
 		return cfg, daemon.Builders{}, err
 	}
-	cfg.Alerts = noEmpty(c.StringSlice("alert"))
-	if _, err := alert.Parse(cfg.Alerts); err != nil {
+	cfg.Alerts.To = noEmpty(c.StringSlice("alert"))
+	if _, err := alert.Parse(cfg.Alerts.To); err != nil {
 		return cfg, daemon.Builders{}, usage("for example: swarm run --alert ntfy+https://ntfy.sh/TOPIC", "%v", err)
 	}
 	want, program := c.String("builder"), ""

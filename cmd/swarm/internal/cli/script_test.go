@@ -50,6 +50,11 @@ func TestMain(m *testing.M) {
 			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: gateBuilders}
 			os.Exit(e.run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 		},
+		// A swarm that tells of trouble at once: see TestAlertsThroughRealDaemons.
+		"hasty": func() {
+			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: func(cfg *node.Config) { cfg.Alerts.Grace = hastyGrace }}
+			os.Exit(e.run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+		},
 	})
 }
 

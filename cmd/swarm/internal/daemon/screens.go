@@ -41,16 +41,22 @@ type Screens struct {
 	manifests map[string]*release.Manifest // a few that were compared
 }
 
+// Alerts says who is told of trouble.
+type Alerts struct {
+	To    []string      // addresses and programs, as alert.Parse reads them
+	Grace time.Duration // how long trouble has to last; 0 = a minute
+}
+
 // NewScreens opens the history of events below the state directory. gateway is
 // asked when the first page is shown; alerts says who is told of trouble.
-func NewScreens(d *Daemon, gateway func() *httpgateway.Gateway, alerts []string, log *slog.Logger) (*Screens, error) {
+func NewScreens(d *Daemon, gateway func() *httpgateway.Gateway, alerts Alerts, log *slog.Logger) (*Screens, error) {
 	s := &Screens{daemon: d, log: log, manifests: map[string]*release.Manifest{}}
-	senders, err := alert.Parse(alerts)
+	senders, err := alert.Parse(alerts.To)
 	if err != nil {
 		return nil, err
 	}
 	if len(senders) > 0 {
-		s.alerter = alert.New(alert.Config{Latest: func(ctx context.Context) (*view.Detail, error) { return s.watcher.Latest(ctx) }, Board: told{d}, Senders: senders, Every: d.Quiet.Every, Log: log})
+		s.alerter = alert.New(alert.Config{Latest: func(ctx context.Context) (*view.Detail, error) { return s.watcher.Latest(ctx) }, Board: told{d}, Senders: senders, Grace: alerts.Grace, Every: d.Quiet.Every, Log: log})
 	}
 	if s.history, err = watch.OpenHistory(filepath.Join(d.About.State, "events")); err != nil {
 		return nil, err

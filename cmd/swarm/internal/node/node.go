@@ -80,7 +80,7 @@ type Config struct {
 	Drain    time.Duration  // how long builds may take to end when this peer is told to
 	Reload   chan os.Signal // asks for a process that goes on where this one ends
 	Check    func() error   // why that would not start
-	Alerts   []string       // who is told of trouble: addresses, programs
+	Alerts   daemon.Alerts  // who is told of trouble
 	Log      *slog.Logger
 }
 
@@ -337,7 +337,7 @@ func (n *Node) sample(ctx context.Context) claims.Beat {
 	cfg := n.cfg
 	b := claims.Beat{
 		Nick: cfg.Nick, Version: cfg.Version, Slots: cfg.Slots, Cores: n.still.Cores, Speed: n.still.Speed, Arch: n.still.Arch,
-		Features: n.still.Features, FreeMemMiB: machine.FreeMemory(), Steady: true, Stores: cfg.Stores, Site: cfg.Site, Alerts: len(cfg.Alerts) > 0,
+		Features: n.still.Features, FreeMemMiB: machine.FreeMemory(), Steady: true, Stores: cfg.Stores, Site: cfg.Site, Alerts: len(cfg.Alerts.To) > 0,
 	}
 	for _, name := range []build.Builder{build.BuilderPortage, build.BuilderSample} {
 		if cfg.Builders[name] != nil {
