@@ -74,6 +74,16 @@
 // becomes a layer (package base). The toolchain is a stage of its own: the rest is
 // planned and built on a base that has the new one.
 //
+// # Installing in a fresh root
+//
+// Roots.TryInstall is the install test of a release: above the base, and above
+// nothing else, emerge --usepkgonly installs what is new, with the release's own
+// index as PKGDIR. It is asked first what it would install, so that no other file
+// has to be there. Afterwards what is installed is compared with what it said, and
+// packages whose phases died are named: of a postinst phase emerge makes a warning.
+// What cannot be resolved in a fresh root is told as untried: a release is closed
+// relative to what consumers have installed, and need not install without that.
+//
 // # Building in place
 //
 // A Builder builds in a root that is there: the machine's own, which it adds to
