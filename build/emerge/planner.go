@@ -232,6 +232,7 @@ type environment struct {
 	Versions stringMap `json:"versions"`
 	Portage  string    `json:"portage"`
 	Distdir  string    `json:"distdir"`
+	Pkgdir   string    `json:"pkgdir"`
 }
 
 type repo struct {

@@ -525,6 +525,7 @@ class Session:
             "versions": self.versions(),
             "portage": version(self.portage),
             "distdir": s.get("DISTDIR", ""),
+            "pkgdir": s.get("PKGDIR", ""),
         }
 
     def profile(self):

@@ -71,10 +71,10 @@ type Portage struct {
 	globals string // directory of make.globals
 	who     identity
 	trees   *treeCache
-	distdir struct {
+	places  struct {
 		mu    sync.Mutex
 		known bool
-		path  string
+		Places
 	}
 }
 

@@ -265,18 +265,24 @@ func (p *Portage) treeOf(ctx context.Context, repos []repo) (string, error) {
 	return build.TreeOf(list), err
 }
 
-// Distdir is where this machine's configuration keeps what is downloaded.
-func (p *Portage) Distdir(ctx context.Context) (string, error) {
-	p.distdir.mu.Lock()
-	defer p.distdir.mu.Unlock()
-	if p.distdir.known {
-		return p.distdir.path, nil
+// Places are directories of a machine's Portage; "" where it says none.
+type Places struct {
+	Distdir string // of what is downloaded
+	Pkgdir  string // of binary packages made or fetched here
+}
+
+// Places asks for them once.
+func (p *Portage) Places(ctx context.Context) (Places, error) {
+	p.places.mu.Lock()
+	defer p.places.mu.Unlock()
+	if p.places.known {
+		return p.places.Places, nil
 	}
 	var doc document
 	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
 	if err := p.ask(ctx, env, map[string]any{"mode": "facts", "keyed": keyedGlobals(), "packages": []string{}}, &doc); err != nil {
-		return "", fmt.Errorf("ask Portage for DISTDIR: %w", err)
+		return Places{}, fmt.Errorf("ask Portage for its directories: %w", err)
 	}
-	p.distdir.path, p.distdir.known = doc.Env.Distdir, true
-	return p.distdir.path, nil
+	p.places.Places, p.places.known = Places{doc.Env.Distdir, doc.Env.Pkgdir}, true
+	return p.places.Places, nil
 }

@@ -29,7 +29,7 @@ func consumerDoctor(c *cli.Context, e *env) error {
 	if s.gateway, err = reachable(noEmpty(c.StringSlice("gateway"))); err != nil {
 		return err
 	}
-	checks := slices.Concat(s.check(c.Context), portageAge(d.Portage))
+	checks := slices.Concat(s.check(c.Context), portageAge(d.Portage), pkgdirFound(d.Winners))
 	if c.Bool("json") {
 		return e.out.JSON(struct {
 			control.Diagnosis
@@ -64,6 +64,29 @@ func showDiagnosis(o render.Out, d control.Diagnosis) {
 	for _, n := range d.Notes {
 		o.Printf("note: %s\n", render.Clean(n))
 	}
+}
+
+// pkgdirFound says what of PKGDIR would win over the release.
+func pkgdirFound(list []control.Winner) []finding {
+	if len(list) == 0 {
+		return []finding{{Check: "PKGDIR", State: wellFound, Note: "nothing in it is newer than what is released"}}
+	}
+	names := make([]string, 0, len(list))
+	for _, w := range list {
+		names = append(names, render.Clean(w.CPV))
+	}
+	return []finding{{
+		Check: "PKGDIR", State: lessFound, Note: "your own builds are newer than what is released, and emerge takes the newer one: " + shortList(names, 5),
+		Do: "rm " + render.Clean(list[0].Path) + " (and so on), then: emaint binhost --fix",
+	}}
+}
+
+// shortList names the first few.
+func shortList(names []string, most int) string {
+	if len(names) > most {
+		return strings.Join(names[:most], " ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, " ")
 }
 
 // portageAge says what an old Portage lacks (facts of its NEWS).
@@ -130,7 +153,50 @@ func (s *portageSetup) check(ctx context.Context) []finding {
 	default:
 		add("gateway", wellFound, url, "")
 	}
-	return out
+	return append(out, bootFound(s.root)...)
+}
+
+// service is how a machine's init starts the daemon at boot.
+type service struct {
+	init    string   // "" where none is known
+	enabled bool     // it is started at boot
+	start   []string // what enables it
+	order   string   // what makes another service that runs emerge wait for it
+}
+
+// serviceOf looks which init a system has, and whether it starts the daemon.
+func serviceOf(root string) service {
+	there := func(pattern string) bool {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		return err == nil && len(found) > 0
+	}
+	switch {
+	case there("run/systemd/system"), !there("etc/runlevels") && there("etc/systemd/system"):
+		return service{
+			"systemd", there("etc/systemd/system/*.wants/swarm.service") || there("usr/lib/systemd/system/*.wants/swarm.service"),
+			[]string{"systemctl enable --now swarm"}, "in a timer or service that runs emerge: [Unit] Wants=swarm.service After=swarm.service",
+		}
+	case there("etc/runlevels"):
+		return service{
+			"openrc", there("etc/runlevels/*/swarm"),
+			[]string{"rc-update add swarm default", "rc-service swarm start"}, "in the depend() of a service that runs emerge: need swarm",
+		}
+	}
+	return service{}
+}
+
+// bootFound says whether the gateway is there before anything runs emerge.
+func bootFound(root string) []finding {
+	f := finding{Check: "boot", State: wellFound}
+	switch v := serviceOf(root); {
+	case v.init == "":
+		f.State, f.Note = lessFound, "neither systemd nor OpenRC is here: have something start swarm run at boot, before emerge runs"
+	case !v.enabled:
+		f.State, f.Note, f.Do = lessFound, v.init+" does not start swarm at boot: until somebody does, emerge compiles without a word", strings.Join(v.start, " && ")
+	default:
+		f.Note = v.init + " starts swarm at boot; " + v.order
+	}
+	return []finding{f}
 }
 
 func head(ctx context.Context, url string) (int, error) {

@@ -223,6 +223,12 @@ func (s *portageSetup) explain(conf string) {
 	o.Printf("FEATURES=getbinpkg was added to %s between two marks.\n", conf)
 	o.Printf("emerge now asks http://%s/%s/stable before it compiles.\n", s.gateway, s.target)
 	o.Printf("verify-signature is false for this one host: its packages carry no OpenPGP\nsignature; the daemon has verified them against the swarm's own records.\n")
+	if v := serviceOf(s.root); v.init != "" {
+		if !v.enabled {
+			o.Printf("The daemon has to run before emerge does, or emerge compiles without a word. At boot:\n    %s\n", strings.Join(v.start, "\n    "))
+		}
+		o.Printf("%s\n", v.order)
+	}
 	o.Printf("to undo: swarm portage setup --undo\n")
 }
 

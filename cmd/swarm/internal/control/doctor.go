@@ -21,6 +21,14 @@ type Diagnosis struct {
 	BDeps   []string `json:"with_bdeps"` // what --with-bdeps=y would add
 	Portage string   `json:"portage"`    // version
 	Notes   []string `json:"notes"`
+	Winners []Winner `json:"pkgdir_winners"` // of this machine's own PKGDIR
+}
+
+// Winner is a package of the machine's own that emerge takes before the release's.
+type Winner struct {
+	CPV     string `json:"cpv"`
+	Path    string `json:"path"`
+	NewerMS int64  `json:"newer_ms"`
 }
 
 // Lack is a package that the release cannot serve. Kind is built (not released

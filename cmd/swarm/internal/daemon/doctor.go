@@ -2,8 +2,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/build-swarm/swarm/build"
@@ -13,6 +18,7 @@ import (
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/httpgateway/binhost"
 )
 
 // Diagnose plans what this machine wants, as Fresh would and without asking for
@@ -25,7 +31,7 @@ func (d *Daemon) Diagnose(ctx context.Context, target string) (control.Diagnosis
 	if target == "" {
 		target = pp.Target
 	}
-	out := control.Diagnosis{Schema: view.Schema, Target: target, Lacks: []control.Lack{}, BDeps: []string{}, Notes: []string{}, Portage: pp.Portage.Version}
+	out := control.Diagnosis{Schema: view.Schema, Target: target, Lacks: []control.Lack{}, BDeps: []string{}, Notes: []string{}, Winners: []control.Winner{}, Portage: pp.Portage.Version}
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	ask := emerge.PlanRequest{Target: target, Atoms: []string{"@world"}, Update: true}
@@ -96,12 +102,59 @@ func (d *Daemon) Diagnose(ctx context.Context, target string) (control.Diagnosis
 		}
 		return nil
 	})
+	if err != nil {
+		return out, err
+	}
+	if out.Winners, err = d.winners(ctx, pp, head); err != nil {
+		return out, err
+	}
 	for _, n := range slices.Concat(plan.Dropped, plan.Missing) {
 		out.Wanted++
 		out.Lacks = append(out.Lacks, control.Lack{CPV: n.Atom, Kind: "refused", Why: n.Reason})
 	}
 	slices.SortStableFunc(out.Lacks, func(a, b control.Lack) int { return strings.Compare(a.CPV, b.CPV) })
 	return out, err
+}
+
+// winners lists packages of this machine's own PKGDIR that emerge takes before the
+// release's, since of one version the one built last wins, wherever it lies.
+func (d *Daemon) winners(ctx context.Context, pp PortagePlanner, m *release.Manifest) ([]control.Winner, error) {
+	at, err := pp.Portage.Places(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(at.Pkgdir, "Packages"))
+	if errors.Is(err, fs.ErrNotExist) || at.Pkgdir == "" {
+		return []control.Winner{}, nil // Portage goes by its index
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look into PKGDIR: %w", err)
+	}
+	defer f.Close()
+	index, err := binhost.Parse(f)
+	if err != nil {
+		return nil, fmt.Errorf("read the index of %s: %w", at.Pkgdir, err)
+	}
+	return winners(index, m, at.Pkgdir), nil
+}
+
+func winners(own *binhost.Packages, m *release.Manifest, pkgdir string) []control.Winner {
+	built := map[string]int64{}
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		n, _ := strconv.ParseInt(e.Meta("BUILD_TIME"), 10, 64) // without one it loses to all
+		built[e.CPV.String()] = max(built[e.CPV.String()], n)
+	}
+	out := []control.Winner{}
+	for _, b := range own.Entries {
+		cpv := b["CPV"]
+		n, _ := strconv.ParseInt(b["BUILD_TIME"], 10, 64) // as above
+		if shown, ok := built[cpv]; ok && n > shown {
+			out = append(out, control.Winner{CPV: build.OneLine(cpv, 200), Path: build.OneLine(filepath.Join(pkgdir, filepath.Clean("/"+b["PATH"])), 400), NewerMS: (n - shown) * 1000})
+		}
+	}
+	slices.SortFunc(out, func(a, b control.Winner) int { return strings.Compare(a.Path, b.Path) })
+	return out
 }
 
 // shown is the release that a target's channel shows; nil = none.

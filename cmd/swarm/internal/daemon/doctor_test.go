@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -8,6 +9,8 @@ import (
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent/agenttest"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/httpgateway/binhost"
 )
 
 func TestADoctorNamesWhatThePackageOfAReleaseDiffersIn(t *testing.T) {
@@ -38,5 +41,25 @@ func TestADoctorNamesWhatThePackageOfAReleaseDiffersIn(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+func TestOfOneVersionTheBuildThatIsNewerWins(t *testing.T) {
+	entry := func(name, built string) release.Entry {
+		return release.Entry{CPV: build.CPV{Category: "cat", Name: name, Version: "1"}, Artifact: build.Artifact{Meta: []build.Pair{{Name: "BUILD_TIME", Value: built}}}}
+	}
+	m := &release.Manifest{Entries: []release.Entry{entry("newer", "100"), entry("older", "100"), entry("same", "100"), entry("two", "100"), entry("two", "300")}}
+	own := &binhost.Packages{Entries: []binhost.Block{
+		{"CPV": "cat/newer-1", "BUILD_TIME": "200", "PATH": "cat/newer/newer-1-1.gpkg.tar"},
+		{"CPV": "cat/older-1", "BUILD_TIME": "50", "PATH": "p"},
+		{"CPV": "cat/same-1", "BUILD_TIME": "100", "PATH": "p"},
+		{"CPV": "cat/two-1", "BUILD_TIME": "200", "PATH": "p"},
+		{"CPV": "cat/other-1", "BUILD_TIME": "200", "PATH": "p"},
+		{"CPV": "cat/newer-1", "BUILD_TIME": "300", "PATH": "../../etc/passwd"},
+	}}
+	got := winners(own, m, "/pkg")
+	want := []control.Winner{{CPV: "cat/newer-1", Path: "/pkg/cat/newer/newer-1-1.gpkg.tar", NewerMS: 100_000}, {CPV: "cat/newer-1", Path: "/pkg/etc/passwd", NewerMS: 200_000}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -208,11 +208,11 @@ func (g *Ground) distdir(ctx context.Context) string {
 	if g.Own == nil {
 		return ""
 	}
-	dir, err := g.Own.Distdir(ctx)
+	at, err := g.Own.Places(ctx)
 	if err != nil {
 		g.Log.Debug("DISTDIR is not known", "error", err)
 	}
-	return dir
+	return at.Distdir
 }
 
 // Fetched shares what a build has downloaded.
