@@ -185,13 +185,32 @@ func (x *index) listJobs(rs *roundState) {
 		x.touched[j.Key] = true
 		if n, found := slices.BinarySearch(ks.rounds, rs.round.ID); !found {
 			ks.rounds = slices.Insert(ks.rounds, n, rs.round.ID)
+			ks.jobs = slices.Insert(ks.jobs, n, j)
 		}
 		if ks.job == nil {
-			ks.job, ks.target = j, rs.plan.Target
-			ks.ground = Ground{Target: rs.plan.Target, Bundle: rs.plan.Bundle, Base: rs.plan.Base, Tree: rs.plan.Tree, Trees: rs.plan.Trees}
-			x.link(ks)
+			x.adopt(ks, rs, j)
 		}
 	}
+}
+
+// adopt makes a key's job the one that a round lists.
+func (x *index) adopt(ks *keyState, rs *roundState, j *build.Job) {
+	old := ks.job
+	ks.job, ks.from, ks.target = j, rs.round.ID, rs.plan.Target
+	ks.ground = Ground{Target: rs.plan.Target, Bundle: rs.plan.Bundle, Base: rs.plan.Base, Tree: rs.plan.Tree, Trees: rs.plan.Trees}
+	if old != nil {
+		if slices.Equal(old.Before(), j.Before()) {
+			return
+		}
+		x.unlink(ks)
+	}
+	x.link(ks)
+}
+
+// newer reports whether of two rounds with a job a is the one to build it for:
+// the last that was asked for.
+func newer(a, b *roundState) bool {
+	return cmp.Or(cmp.Compare(a.round.Created, b.round.Created), cmp.Compare(a.round.ID, b.round.ID)) > 0
 }
 
 // addShard replaces a peer's list of blobs. Lists are long and change by a few

@@ -273,9 +273,9 @@ type Ground struct {
 	Trees  []build.Snapshot
 }
 
-// GroundOf is what the round of a job was planned on: of several rounds with
-// the job, the first that is known here. The job's key says that the package is
-// the same on all.
+// GroundOf is what the round of a job was planned on: of several open rounds with
+// the job, the newest. The job's key says that the package is the same on all; but
+// who asks anew, from a base that was mended, does not want the old one used.
 func (r *Replica) GroundOf(k build.Key) Ground {
 	if ks := r.idx.keys[k]; ks != nil {
 		return ks.ground

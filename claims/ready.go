@@ -33,9 +33,11 @@ type keyState struct {
 	key    build.Key
 	hash   uint64
 	job    *build.Job // nil while no known plan lists it
+	from   string     // ID of the round whose job it is: of the open ones that list it the newest, else of all
 	target string
-	ground Ground   // what the round that named it was planned on
-	rounds []string // IDs of rounds that list it, sorted
+	ground Ground       // what that round was planned on
+	rounds []string     // IDs of rounds that list it, sorted
+	jobs   []*build.Job // as each of them lists it
 
 	deps, users []*keyState // by Job.Before
 
@@ -96,6 +98,22 @@ func (x *index) state(k build.Key) *keyState {
 		x.keys[k] = ks
 	}
 	return ks
+}
+
+// unlink takes a job off what it waits for.
+func (x *index) unlink(ks *keyState) {
+	was := ks.stuck()
+	for _, d := range ks.deps {
+		if n := slices.Index(d.users, ks); n >= 0 {
+			d.users = slices.Delete(d.users, n, n+1)
+		}
+	}
+	ks.deps, ks.missing, ks.blocked = nil, 0, 0
+	if was {
+		for _, u := range ks.users {
+			x.addBlocked(u, -1)
+		}
+	}
 }
 
 // link connects a job that just became known with what it waits for.
@@ -281,6 +299,7 @@ func (r *Replica) refresh(k build.Key, now Now) {
 func (r *Replica) rewant(now Now) {
 	x := r.idx
 	x.rewant, x.relearn, x.riseAt = false, false, 0
+	x.unsorted = true
 	open := map[string]build.Priority{}
 	for id := range x.rounds {
 		if rd, ok := r.open(id); ok {
@@ -289,10 +308,22 @@ func (r *Replica) rewant(now Now) {
 	}
 	for _, ks := range x.keys {
 		ks.wanted, ks.prio = false, build.Background
-		for _, id := range ks.rounds {
-			if p, ok := open[id]; ok {
+		best := -1
+		for n, id := range ks.rounds {
+			p, isOpen := open[id]
+			if isOpen && !ks.wanted {
+				best = -1 // a round that is over says nothing beside one that is open
+			}
+			if isOpen {
 				ks.wanted, ks.prio = true, min(ks.prio, p)
 			}
+			if isOpen == ks.wanted && (best < 0 || newer(x.rounds[id], x.rounds[ks.rounds[best]])) {
+				best = n
+			}
+		}
+		if best >= 0 && ks.from != ks.rounds[best] {
+			x.adopt(ks, x.rounds[ks.rounds[best]], ks.jobs[best])
+			r.refresh(ks.key, now)
 		}
 		if ks.wanted && len(x.orders) > 0 {
 			if _, bumped := x.order(VerbBump, string(ks.key)); bumped {
@@ -308,7 +339,6 @@ func (r *Replica) rewant(now Now) {
 		}
 	}
 	x.rankAll()
-	x.unsorted = true
 	r.noteWork(now)
 }
 
