@@ -14,7 +14,7 @@ import (
 // funcs are what templates may call.
 func funcs() template.FuncMap {
 	return template.FuncMap{
-		"glyph": glyph, "word": word, "dur": dur, "size": size, "when": when, "clock": clock, "iso": iso, "per": per, "link": link, "short": short, "permille": permille,
+		"glyph": glyph, "word": word, "dur": dur, "size": size, "when": when, "peer": peerURL, "clock": clock, "iso": iso, "per": per, "link": link, "short": short, "permille": permille,
 		"cp": cpOf, "version": versionOf, "plural": plural, "one": func(s string, max int) string { return build.OneLine(s, max) },
 		"orders": ordersFor, "date": date, "sub": func(a, b int64) int64 { return a - b }, "ago": ago, "rate": rate,
 		"add": func(a, b int) int { return a + b }, "neg": func(a int64) int64 { return -a }, "seconds": func(s int64) int64 { return s * 1000 },

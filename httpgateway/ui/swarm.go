@@ -129,16 +129,7 @@ func tilesOf(d *view.Detail, all bool) tiles {
 	n := map[string]int{}
 	for _, p := range d.Peers {
 		n[p.State]++
-		x := tile{Peer: p, DiskPct: per(p.UsedB, p.UsedB+p.FreeB)}
-		if p.Self {
-			x.Heard = "this peer"
-		} else if p.AgeMS > 120_000 {
-			x.Heard = rough(p.AgeMS) + " ago"
-		}
-		for _, b := range p.Doing {
-			x.Builds = append(x.Builds, doing{Build: b, Wide: per(b.InvestedMS, b.InvestedMS+b.LeftMS), Over: b.LeftMS == 0 && b.InvestedMS > 0})
-		}
-		t.Peers = append(t.Peers, x)
+		t.Peers = append(t.Peers, tileOf(p))
 	}
 	for _, s := range stateOrder {
 		if n[s] > 0 {
@@ -155,6 +146,19 @@ func tilesOf(d *view.Detail, all bool) tiles {
 		}
 	}
 	return t
+}
+
+func tileOf(p view.Peer) tile {
+	x := tile{Peer: p, DiskPct: per(p.UsedB, p.UsedB+p.FreeB)}
+	if p.Self {
+		x.Heard = "this peer"
+	} else if p.AgeMS > 120_000 {
+		x.Heard = rough(p.AgeMS) + " ago"
+	}
+	for _, b := range p.Doing {
+		x.Builds = append(x.Builds, doing{Build: b, Wide: per(b.InvestedMS, b.InvestedMS+b.LeftMS), Over: b.LeftMS == 0 && b.InvestedMS > 0})
+	}
+	return x
 }
 
 const issuesShown = 8

@@ -176,6 +176,7 @@ func New(cfg Config) (*UI, error) {
 	u.page(Prefix+"{$}", u.swarm)
 	u.page(Prefix+"packages", u.packages)
 	u.page(Prefix+"package/{category}/{name}", u.packagePage)
+	u.page(Prefix+"peer/{peer}", u.peerPage)
 	u.page(Prefix+"releases", u.releases)
 	u.page(Prefix+"storage", u.storage)
 	u.page(Prefix+"events", u.events)

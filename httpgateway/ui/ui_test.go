@@ -22,6 +22,9 @@ import (
 // everyPage lists a path of each kind.
 func everyPage(s *source) []string {
 	out := []string{"/", "/?span=all&lanes=all&peers=all", "/-/packages", "/-/packages?q=lib&state=blocked&page=9", "/-/releases", "/-/storage", "/-/events?hours=168"}
+	for _, p := range s.detail.Peers[:min(3, len(s.detail.Peers))] {
+		out = append(out, "/-/peer/"+url.PathEscape(p.ID))
+	}
 	if k := s.key("blocked"); k != "" {
 		out = append(out, "/-/log/"+k, "/-/order?verb=unblock&scope="+k, "/-/order?verb=reset&scope=desktop", "/-/package/dev-libs/openssl")
 	}
@@ -281,6 +284,40 @@ func TestThePageTellsWhenARoundEndsAndWhatIsStaged(t *testing.T) {
 				t.Errorf("%s does not say %q", path, want)
 			}
 		}
+	}
+}
+
+func TestEveryPeerHasAPage(t *testing.T) {
+	s := newSource(viewtest.Options{Drones: 4, Jobs: 60, Failures: 2, Away: 1})
+	u := newUI(t, s)
+	for _, p := range s.detail.Peers {
+		body := get(t, u, "/").Body.String()
+		if !strings.Contains(body, `href="/-/peer/`+p.ID+`"`) {
+			t.Errorf("the first page leads to no page of %s", p.Nick)
+		}
+		for _, name := range []string{p.ID, p.Nick} {
+			w := get(t, u, "/-/peer/"+name)
+			if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), p.ID) || !strings.Contains(w.Body.String(), "<h1>"+p.Nick+"</h1>") {
+				t.Errorf("%s: %d", name, w.Code)
+			}
+			for _, b := range p.Doing {
+				if !strings.Contains(w.Body.String(), b.CPV) {
+					t.Errorf("%s builds %s, and its page does not say so", p.Nick, b.CPV)
+				}
+			}
+		}
+		built := 0
+		for _, j := range s.detail.Jobs {
+			if j.PeerID == p.ID && j.EndedMS > 0 {
+				built++
+			}
+		}
+		if n := strings.Count(get(t, u, "/-/peer/"+p.ID).Body.String(), `<th scope="row"><a href="/-/log/`); n != min(built, 60) {
+			t.Errorf("%s built %d, and its page lists %d", p.Nick, built, n)
+		}
+	}
+	if w := get(t, u, "/-/peer/nobody"); w.Code != http.StatusNotFound {
+		t.Errorf("of nobody: %d", w.Code)
 	}
 }
 

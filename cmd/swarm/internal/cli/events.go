@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
@@ -13,6 +16,7 @@ import (
 func eventsCmd(e *env) *cli.Command {
 	flags := clientFlags(jsonFlag(),
 		&cli.StringFlag{Name: "since", Value: "24h", Usage: "how far back: a `TIME` as 2h, 3d, 03:14, or 2026-11-24T03:14"},
+		&cli.StringFlag{Name: "until", Usage: "up to when: a `TIME`, as for --since; now if empty"},
 		&cli.IntFlag{Name: "limit", Value: 1000, Usage: "at most the newest `NUMBER`"})
 	return &cli.Command{
 		Name: "events", Usage: "say who did what, and when, as this peer saw it", Flags: flags, Before: settings(flags),
@@ -21,17 +25,32 @@ func eventsCmd(e *env) *cli.Command {
 			if _, err := positional(c, 0, 0, ""); err != nil {
 				return err
 			}
-			since, err := parseSince(c.String("since"), time.Now())
+			now := time.Now()
+			since, err := parseSince(c.String("since"), now)
 			if err != nil {
 				return err
+			}
+			until := now
+			if s := c.String("until"); s != "" {
+				if until, err = parseSince(s, now); err != nil {
+					return err
+				}
+				if until.Before(since) {
+					return usage("swarm events --since 3d --until 2d", "--until %s is before --since %s", s, c.String("since"))
+				}
 			}
 			if n := c.Int("limit"); n < 1 || n > control.MaxEvents {
 				return usage("swarm events --limit 1000", "--limit wants 1 to %d", control.MaxEvents)
 			}
-			list, err := control.NewClient(c.String("socket")).Events(c.Context, since.UnixMilli(), c.Int("limit"))
+			limit := c.Int("limit")
+			if c.IsSet("until") {
+				limit = control.MaxEvents // the newest of them may be later
+			}
+			list, err := control.NewClient(c.String("socket")).Events(c.Context, since.UnixMilli(), limit)
 			if err != nil {
 				return err
 			}
+			list.Events = upTo(list.Events, until.UnixMilli(), c.Int("limit"))
 			if c.Bool("json") {
 				return e.out.JSON(list)
 			}
@@ -42,6 +61,12 @@ func eventsCmd(e *env) *cli.Command {
 			return nil
 		},
 	}
+}
+
+// upTo are the newest limit events of those up to a time.
+func upTo(list []view.Event, ms int64, limit int) []view.Event {
+	n, _ := slices.BinarySearchFunc(list, ms+1, func(e view.Event, at int64) int { return cmp.Compare(e.AtMS, at) })
+	return list[max(0, n-limit):n]
 }
 
 func showEvents(o render.Out, list control.Events) {

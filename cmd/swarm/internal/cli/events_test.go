@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -35,5 +36,25 @@ func TestEventsShowHostileTextAsText(t *testing.T) {
 	showEvents(render.Out{W: &b, Width: 80}, control.Events{Events: []view.Event{{AtMS: 1, Kind: view.EventFailed, Text: "a\x1b[31m\nb\tc\u202e" + strings.Repeat("x", 1<<20)}}})
 	if strings.ContainsAny(b.String(), "\x1b\u202e") || strings.Count(b.String(), "\n") != 1 || strings.Count(b.String(), "\t") != 2 {
 		t.Errorf("%.200q", b.String())
+	}
+}
+
+func TestEventsUpToATime(t *testing.T) {
+	var list []view.Event
+	for n := range int64(10) {
+		list = append(list, view.Event{AtMS: n * 10})
+	}
+	for _, x := range []struct {
+		until int64
+		limit int
+		want  string
+	}{{35, 100, "[0 10 20 30]"}, {30, 2, "[20 30]"}, {-1, 5, "[]"}, {1000, 3, "[70 80 90]"}} {
+		got := []int64{}
+		for _, e := range upTo(list, x.until, x.limit) {
+			got = append(got, e.AtMS)
+		}
+		if fmt.Sprint(got) != x.want {
+			t.Errorf("up to %d, %d of them: %v, want %s", x.until, x.limit, got, x.want)
+		}
 	}
 }

@@ -235,7 +235,34 @@ func (s *state) histogram(l look, n int) []string {
 		}
 		out = append(out, styles[style].Render(fmt.Sprintf("%6d", c))+" "+drawBar(1000*b.Copies[c]/b.Total, min(40, l.width-20), l.ascii)+fmt.Sprintf(" %d", b.Copies[c]))
 	}
+	for i, c := range b.Classes {
+		if i == 0 {
+			out = append(out, "", styles[render.Dim].Render("BY WHAT THEY ARE FOR"))
+		}
+		out = append(out, "  "+classLine(c))
+	}
 	return out[:min(len(out), n)]
+}
+
+// classLine says how the blobs of a class are.
+func classLine(c view.BlobClass) string {
+	line := fmt.Sprintf("%-9s %d", c.Class, c.Total)
+	bad := ""
+	for _, x := range []struct {
+		n    int
+		word string
+	}{{c.Lost, "on no peer that is here"}, {c.Single, "with a single copy"}, {c.Few, "with too few"}} {
+		if x.n > 0 {
+			bad += fmt.Sprintf(", %d %s", x.n, x.word)
+		}
+	}
+	switch {
+	case bad != "":
+		return styles[render.Warn].Render(line + bad)
+	case c.Total > 0:
+		return line + ", all well"
+	}
+	return line
 }
 
 func headerRow(h []string) row {
