@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -88,25 +89,57 @@ func (p *Prefetcher) subscribed(ctx context.Context) (out []subscribed) {
 	return out
 }
 
+// WantedHere tells which artifacts this machine's own subscriptions want of what
+// their channels show: what Prefetcher brings, by CID. They are not surplus here,
+// however many others hold them.
+func WantedHere(board *agent.Agent, store cas.Store, fetch func(context.Context, cid.Cid) error) func(context.Context) (map[string]bool, error) {
+	p := &Prefetcher{Board: board, Store: store, Fetch: fetch}
+	return func(ctx context.Context) (map[string]bool, error) {
+		out := map[string]bool{}
+		for _, s := range p.subscribed(ctx) {
+			list, err := p.wanted(ctx, s.sub, s.head)
+			if err != nil {
+				return nil, fmt.Errorf("work out what this machine installs: %w", err)
+			}
+			for _, c := range list {
+				out[c.String()] = true
+			}
+		}
+		return out, nil
+	}
+}
+
+// wanted lists what a machine wants of a release.
+func (p *Prefetcher) wanted(ctx context.Context, s release.Subscription, head release.Channel) (out []cid.Cid, err error) {
+	m, err := LoadManifest(ctx, p.Store, p.Fetch, head.Release)
+	if err != nil {
+		return nil, err
+	}
+	set, err := LoadInstalled(ctx, p.Store, p.Fetch, s.Installed)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range release.Wanted(m, set) {
+		c, err := cas.Parse(m.Entries[i].Artifact.CID)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
 // bring fetches what a machine wants of a release and returns how many packages
 // came. What one holder has not, another may have: the rest goes on.
 func (p *Prefetcher) bring(ctx context.Context, s release.Subscription, head release.Channel) (int, error) {
-	m, err := LoadManifest(ctx, p.Store, p.Fetch, head.Release)
-	if err != nil {
-		return 0, err
-	}
-	set, err := LoadInstalled(ctx, p.Store, p.Fetch, s.Installed)
+	list, err := p.wanted(ctx, s, head)
 	if err != nil {
 		return 0, err
 	}
 	n := 0
 	var errs []error
-	for _, i := range release.Wanted(m, set) {
+	for _, c := range list {
 		if err := ctx.Err(); err != nil {
-			return n, err
-		}
-		c, err := cas.Parse(m.Entries[i].Artifact.CID)
-		if err != nil {
 			return n, err
 		}
 		if _, err := p.Store.Stat(c); err == nil {

@@ -26,7 +26,7 @@ func TestAConsumerHasWhatItWillInstallAlsoOffline(t *testing.T) {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}
 	near := []string{"--listen", "/ip4/127.0.0.1/tcp/0", "--direct", "127.0.0.1:0", "--mdns=false", "--dht=false", "--keep-builds", "0"}
 	drone := &real{t: t, dir: filepath.Join(dir, "a"), env: env, args: append([]string{"--nick", "drone"}, near...)}
-	consumer := &real{t: t, dir: filepath.Join(dir, "b"), env: env, args: append([]string{"--nick", "consumer", "--slots", "0", "--store=false"}, near...)}
+	consumer := &real{t: t, dir: filepath.Join(dir, "b"), env: env, args: append([]string{"--nick", "consumer", "--slots", "0", "--quota", "none"}, near...)}
 	for _, r := range []*real{drone, consumer} {
 		if err := os.Mkdir(r.dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -98,6 +98,11 @@ func TestAConsumerHasWhatItWillInstallAlsoOffline(t *testing.T) {
 	}
 	if consumer.stores(doc["MD5"]) == nil {
 		t.Error("it fetched what it has not installed, too")
+	}
+	// On a machine that keeps nothing for others what others hold is surplus, but
+	// for this.
+	if out := consumer.run("gc", "--config", os.DevNull, "--socket", consumer.socket(), "--dry-run", "--json"); strings.Contains(out, "sample-greet") {
+		t.Errorf("gc would drop it: %s", out)
 	}
 	drone.stop(os.Interrupt)
 	running = false

@@ -53,6 +53,9 @@ type Collector struct {
 	Fetch    func(context.Context, cid.Cid) error
 	// BuildOnly: keep nothing for others.
 	BuildOnly bool
+	// Wanted lists, by CID, what this machine itself is to install: no surplus
+	// while there is room. nil = nothing.
+	Wanted func(context.Context) (map[string]bool, error)
 	// File remembers since when blobs are garbage, across restarts.
 	File string
 	Log  *slog.Logger
@@ -154,7 +157,11 @@ func (c *Collector) Collect(ctx context.Context, dry bool) (control.GCReply, err
 		}
 		reply.Garbage = append(reply.Garbage, g)
 	}
-	for _, d := range c.surplus(in, since) {
+	surplus, err := c.surplus(ctx, in, since)
+	if err != nil {
+		return reply, err
+	}
+	for _, d := range surplus {
 		dig, _ := cas.Digest(d.CID) // it stands on the board
 		drops = append(drops, d)
 		reply.Garbage = append(reply.Garbage, control.GCBlob{CID: d.CID.String(), Name: names[dig], Size: d.Size, Why: fmt.Sprintf("%s (%d)", d.Reason, len(d.Others)), Due: true, Surplus: true})
@@ -300,18 +307,43 @@ func (c *Collector) view(ctx context.Context) (in replication.Input, names map[[
 }
 
 // surplus lists copies to give up: all that may go on a peer that only builds,
-// else as many as bring the store back below its first watermark.
-func (c *Collector) surplus(in replication.Input, garbage map[[32]byte]time.Time) []replication.Drop {
+// else as many as bring the store back below its first watermark. What this
+// machine itself installs goes last, and only for want of room.
+func (c *Collector) surplus(ctx context.Context, in replication.Input, garbage map[[32]byte]time.Time) ([]replication.Drop, error) {
+	u, err := c.Store.Usage()
+	if err != nil {
+		return nil, fmt.Errorf("look for surplus copies: %w", err)
+	}
+	full := u.Level >= disk.NoReplicas
+	if !c.BuildOnly && !full {
+		return nil, nil
+	}
 	want := int64(1) << 62
 	if !c.BuildOnly {
-		u, err := c.Store.Usage()
-		if err != nil || u.Level < disk.NoReplicas {
-			return nil
-		}
 		want = u.Bytes - u.Quota/100*80
 	}
+	var own map[string]bool
+	if c.Wanted != nil {
+		if own, err = c.Wanted(ctx); err != nil { // a release that cannot be read now
+			c.Log.Debug("surplus copies stay", "error", err)
+			return nil, nil
+		}
+	}
+	drops := replication.Surpluses(in)
+	slices.SortStableFunc(drops, func(a, b replication.Drop) int {
+		switch x, y := own[a.CID.String()], own[b.CID.String()]; {
+		case x == y:
+			return 0
+		case x:
+			return 1
+		}
+		return -1
+	})
 	var out []replication.Drop
-	for _, d := range replication.Surpluses(in) {
+	for _, d := range drops {
+		if own[d.CID.String()] && !full {
+			continue
+		}
 		info, err := c.Store.Stat(d.CID)
 		dig, _ := cas.Digest(d.CID) // it stands on the board
 		if _, is := garbage[dig]; is || err != nil || want <= 0 {
@@ -321,7 +353,7 @@ func (c *Collector) surplus(in replication.Input, garbage map[[32]byte]time.Time
 		want -= info.Size
 		out = append(out, d)
 	}
-	return out
+	return out, nil
 }
 
 // drop carries drops out in two phases; see replication.Ledger.
