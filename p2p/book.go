@@ -118,7 +118,7 @@ func (b *book) learn(info peer.AddrInfo, fresh bool, now time.Time) bool {
 		// Behind those that were good once: anybody can say anything.
 		e.addrs = mergeAddrs(e.addrs[:min(len(e.addrs), maxAddrs/2)], mergeAddrs(addrs, e.addrs))
 	}
-	if isNew || fresh {
+	if isNew || fresh && !e.rests { // one that rests is known to be there
 		e.next = now
 		return true
 	}

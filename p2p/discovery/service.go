@@ -146,7 +146,7 @@ func (s *Service) lookUp(ctx context.Context, table *dht.IpfsDHT) {
 func (s *Service) away() []string {
 	var out []string
 	for _, p := range s.host.Known() {
-		if !p.Connected && !p.Banned {
+		if !p.Connected && !p.Banned && !p.Rests {
 			out = append(out, p.ID)
 		}
 	}

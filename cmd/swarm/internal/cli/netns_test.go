@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 )
@@ -213,4 +214,113 @@ func TestAPeerBehindAnotherMemberJoinsBuildsAndServes(t *testing.T) {
 		t.Logf("not yet measured: %+v", p)
 	}
 	laptop.builds(drone)
+}
+
+// star makes a machine in the middle that forwards between the others.
+func (l *lab) star(middle string, others ...string) (hub string, ends []string) {
+	l.t.Helper()
+	hub = l.machine(middle)
+	l.ip("netns", "exec", hub, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	for i, name := range others {
+		end := l.machine(name)
+		l.wire(end, fmt.Sprintf("10.75.%d.2/24", i), hub, fmt.Sprintf("10.75.%d.1/24", i))
+		l.ip("-n", end, "route", "add", "default", "via", fmt.Sprintf("10.75.%d.1", i))
+		ends = append(ends, end)
+	}
+	return hub, ends
+}
+
+// says waits until a command of a peer prints something, or prints it no more.
+func (r *real) says(want bool, text string, command ...string) string {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*testPatience)
+	defer cancel()
+	var out string
+	err := poll(ctx, func() error {
+		out = r.run(append(command, "--config", os.DevNull, "--socket", r.socket())...)
+		if strings.Contains(out, text) != want {
+			return fmt.Errorf("%s says %q: want %v\n%s", r.dir, text, want, out)
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+func TestAStrangerIsSeenAndABanShutsItOutEverywhere(t *testing.T) {
+	l := newLab(t)
+	hub, ends := l.star("m", "a", "b")
+	nas, desktop, stranger := l.peer(hub, "nas", "--slots", "0"), l.peer(ends[0], "desktop", "--slots", "0"), l.peer(ends[1], "stranger")
+	l.join(nas, desktop, stranger)
+	for _, r := range []*real{nas, desktop} {
+		r.says(true, "stranger (", "status") // new here:
+	}
+	stranger.builds(nas)
+	for _, r := range []*real{nas, desktop} { // none is told by the other whom to know
+		r.run("peers", "ack", "--config", os.DevNull, "--socket", r.socket())
+		r.says(false, "new here:", "status")
+	}
+
+	began := time.Now()
+	said := desktop.run("peers", "ban", "--config", os.DevNull, "--socket", desktop.socket(), "stranger")
+	if !strings.Contains(said, "dev-util/sample-doc-1.0\t") {
+		t.Errorf("the ban does not list what it built:\n%s", said)
+	}
+	for _, r := range []*real{nas, desktop} {
+		r.says(true, "stranger\tbanned\t-\t", "peers")
+	}
+	took := time.Since(began)
+	t.Logf("shut out on every peer after %.1f s", took.Seconds())
+	if took > 10*time.Second {
+		t.Errorf("it took %v to shut it out; want 10 s at the most", took)
+	}
+	// It comes back, and stays out; so it does after the others' restart.
+	stranger.stop(os.Interrupt)
+	nas.stop(os.Interrupt)
+	nas.start()
+	stranger.start()
+	nas.reach("desktop", "LAN")
+	list, err := nas.client.Peers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list {
+		if p.Nick == "stranger" && p.Connected {
+			t.Errorf("a banned peer is connected again: %+v", p)
+		}
+	}
+}
+
+func TestRekeyMovesThreeMachinesWithOneCommandAndOneRestartEach(t *testing.T) {
+	l := newLab(t)
+	hub, ends := l.star("m", "a", "b")
+	nas, desktop, laptop := l.peer(hub, "nas"), l.peer(ends[0], "desktop", "--slots", "0"), l.peer(ends[1], "laptop", "--slots", "0")
+	peers := []*real{nas, desktop, laptop}
+	l.join(peers...)
+	laptop.builds(nas)
+	for _, r := range []*real{desktop, laptop} {
+		r.reach("nas", "LAN")
+	}
+	code := filepath.Join(l.dir, "newcode")
+	if err := os.WriteFile(code, []byte(nas.run("rekey", "--config", os.DevNull, "--socket", nas.socket())), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*real{desktop, laptop} {
+		r.run("join", "--config", os.DevNull, "--state", r.state(), "--rekeyed", "--file", code)
+	}
+	for _, r := range peers {
+		r.stop(os.Interrupt)
+		r.start()
+	}
+	for _, r := range peers {
+		for _, other := range []string{"nas", "desktop", "laptop"} {
+			if filepath.Base(r.dir) != other {
+				r.reach(other, "LAN")
+			}
+		}
+		// Its board is the one that it had.
+		r.says(true, `"packages": 1,`, "releases", "--json")
+	}
 }
