@@ -43,6 +43,7 @@ type index struct {
 	deviation float64
 	holders   map[digest32][]string    // sorted
 	shards    map[string][]digest32    // by record key, what the shard listed
+	lists     map[string][]string      // by peer, the record keys of its shards
 	orders    map[string]directive     // by record key
 	targets   map[string]*build.Target // that are there, by name
 	decline   map[build.Key]map[string]Decline
@@ -73,7 +74,7 @@ func newIndex() *index {
 		rounds: map[string]*roundState{}, keys: map[build.Key]*keyState{}, results: map[build.Key][]Result{},
 		names: map[digest32][]build.Key{}, learned: map[string]*history{}, touched: map[build.Key]bool{}, awayKeys: map[build.Key]*keyState{},
 		authored: map[string][]build.Key{}, failing: map[build.Key]bool{},
-		holders: map[digest32][]string{}, shards: map[string][]digest32{},
+		holders: map[digest32][]string{}, shards: map[string][]digest32{}, lists: map[string][]string{},
 		targets: map[string]*build.Target{}, orders: map[string]directive{}, decline: map[build.Key]map[string]Decline{}, alerts: map[string]Alert{},
 	}
 }
@@ -216,7 +217,11 @@ func newer(a, b *roundState) bool {
 // addShard replaces a peer's list of blobs. Lists are long and change by a few
 // entries, so only those that differ are looked at.
 func (x *index) addShard(key, author string, h Holdings) {
-	old, list := x.shards[key], make([]digest32, len(h.CIDs))
+	old, known := x.shards[key]
+	if !known {
+		x.lists[author] = append(x.lists[author], key)
+	}
+	list := make([]digest32, len(h.CIDs))
 	for i, c := range h.CIDs {
 		list[i] = digest32(c)
 	}
@@ -263,8 +268,8 @@ func (x *index) dropHolder(d digest32, author string) {
 // can change when the peer comes or goes. It is far less than all keys, and in
 // a large swarm somebody comes or goes all the time.
 func (x *index) touchPeer(peer string) {
-	for shard := range HoldShards {
-		for _, d := range x.shards[Holdings{Shard: shard}.recordKey(peer, 0)] {
+	for _, key := range x.lists[peer] {
+		for _, d := range x.shards[key] {
 			x.touch(d)
 		}
 	}

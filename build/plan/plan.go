@@ -188,9 +188,7 @@ func (s *Scheduler) loadWith(peers []claims.Peer, left func(*claims.BeatJob) int
 			continue
 		}
 		d := drone{id: p.ID, speed: max(1, cmp.Or(b.Speed, int64(defaultSpeed))/int64(b.Slots)), accept: b.Accepting, memory: b.FreeMemMiB, disk: b.DiskMiB, beat: b}
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(p.ID)) // never fails, by its contract
-		d.hash = h.Sum64()
+		d.hash = hashPeer(p.ID)
 		for _, x := range b.Builders {
 			d.builders |= builderBit(x)
 		}
@@ -225,6 +223,19 @@ func remaining(j *claims.BeatJob) int64 {
 type choice struct {
 	d             *drone
 	start, finish int64
+}
+
+// Prefers reports whether the schedule gives a job to a rather than to b when both
+// would finish it at the same time.
+func Prefers(k build.Key, a, b string) bool {
+	h := hashKey(k)
+	return mix(h, hashPeer(a)) > mix(h, hashPeer(b))
+}
+
+func hashPeer(id string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(id)) // never fails, by its contract
+	return h.Sum64()
 }
 
 // mix spreads ties between equal drones over all of them (rendezvous hashing

@@ -30,10 +30,10 @@
 // Two of these hold up to what two peers can mistake about each other: I5 and I7
 // allow what claims.Yields calls equal, and the age of a Beat.
 //
-// Each but I4 was seen to fail when the core was broken on purpose: a crash that
-// loses the disk (I1), a claim of a finished epoch that is let in (I2), a
-// signature over something else (I3), no rival that yields (I5), a digest over
-// half the buckets (I6), Yields without its look at the work (I7), nobody passed
+// Each was seen to fail when the core was broken on purpose: a crash that loses
+// the disk (I1), a claim of a finished epoch that is let in (I2), a signature over
+// something else (I3), a merge that takes each channel as it comes (I4: 17 of 200
+// seeds), no rival that yields (I5), a digest over half the buckets (I6), Yields without its look at the work (I7), nobody passed
 // over (three Beats), jobs that are not told of what they wait for (no job
 // lost), no comparison of boards but on connect (equal boards).
 //
@@ -50,6 +50,9 @@
 //     plans, and at the latest after four periods, at their usual age; a drone
 //     does not plan while no view of any drone could hold a free job. Both
 //     change when a drone computes, and nothing that it would find.
+//   - With more than 200 nodes each knows its neighbours in the mesh alone; and a
+//     drone does not look while there are better drones for every job that may be
+//     free, all known to be idle (large.go). That, too, changes nothing it would find.
 //   - With Roots a build begins with setting up its root, from the largest of the
 //     16 that its drone keeps which is a subset. With Affinity a drone says in its
 //     Beats which these are, and what installing a package takes.

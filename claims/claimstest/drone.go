@@ -55,6 +55,7 @@ type drone struct {
 	has     map[int][][]byte // own blobs by shard; survives a crash
 	pending []build.Outcome  // stored but not on the journal; survives a crash
 	serial  int              // outcomes so far, so that no two artifacts are equal
+	idle    int64            // since when nothing runs; long ago = since it started
 	// waiting is since when a job is given, by this drone's own schedule, to
 	// drones that could start it at once; for the law of three Beats.
 	waiting map[build.Key]int64
@@ -64,7 +65,7 @@ type drone struct {
 }
 
 func newDrone(n *Node, speed int64, slots int) *drone {
-	return &drone{n: n, auto: true, speed: speed, slots: slots, memory: plan.NewMemory(), running: map[build.Key]*Run{}, has: map[int][][]byte{}, waiting: map[build.Key]int64{}, setups: map[build.Key]int64{}}
+	return &drone{n: n, auto: true, speed: speed, slots: slots, memory: plan.NewMemory(), idle: -1 << 40, running: map[build.Key]*Run{}, has: map[int][][]byte{}, waiting: map[build.Key]int64{}, setups: map[build.Key]int64{}}
 }
 
 func (d *drone) report() claims.Beat {
@@ -134,14 +135,13 @@ func (d *drone) choose() (build.Key, bool) {
 	n, w := d.n, d.n.w
 	r, now := n.rep, n.now()
 	if w.LazyBeats {
-		if w.nothingFree() {
+		if w.nothingFree() || w.large() && w.inVain(d) {
 			d.memory.Note(nil, nil, now.Boot)
 			clear(d.waiting)
 			return "", false // with nothing free there is nothing to look up
 		}
 		d.takeBeats()
 	}
-	w.Stats.Plans++
 	if ok, _ := r.MayClaim(); !ok {
 		clear(d.waiting)
 		return "", false
@@ -150,6 +150,17 @@ func (d *drone) choose() (build.Key, bool) {
 		clear(d.waiting)
 		return "", false
 	}
+	k, ok, all := d.plan(now)
+	d.memory.Note(all, d.peers, now.Boot)
+	d.watch(all)
+	return k, ok && d.running[k] == nil
+}
+
+// plan computes the schedule as this drone sees things.
+func (d *drone) plan(now claims.Now) (build.Key, bool, []plan.Assignment) {
+	n, w := d.n, d.n.w
+	r := n.rep
+	w.Stats.Plans++
 	d.peers = r.AppendPeers(d.peers[:0], now)
 	d.ready = r.Ready(d.ready[:0], plan.Limit(len(d.peers)), now)
 	v := plan.View{
@@ -164,10 +175,7 @@ func (d *drone) choose() (build.Key, bool) {
 	if w.Affinity {
 		v.Setup = d.affinity.Setup(d.peers, r.Job)
 	}
-	k, ok, all := d.scheduler.Next(&v, n.ID)
-	d.memory.Note(all, d.peers, now.Boot)
-	d.watch(all)
-	return k, ok && d.running[k] == nil
+	return d.scheduler.Next(&v, n.ID)
 }
 
 // takeBeats gives the replica the newest Beats that have arrived.
@@ -182,7 +190,7 @@ func (d *drone) takeBeats() {
 
 // takeOften takes them at the latest every four periods: a lease is six.
 func (d *drone) takeOften() {
-	d.n.later(4*claims.BeatMillis, func() {
+	d.n.later(4*d.n.w.beatPeriod(), func() {
 		d.takeBeats()
 		d.takeOften()
 	})
@@ -328,6 +336,7 @@ func (d *drone) complete(r *Run) {
 		out.Class, out.Reason = r.spec.Class, "it does so in this script"
 	}
 	delete(d.running, k)
+	d.idle = w.now
 	w.built(n, r, took, out.Class)
 	if out.Class == build.Good {
 		d.serial++
@@ -391,6 +400,7 @@ func (d *drone) stop(k build.Key, reason string) {
 	}
 	w := d.n.w
 	delete(d.running, k)
+	d.idle = w.now
 	w.Trace.add(w.now, d.n, "stop", r.spec.Name, reason)
 	if w.OnStop != nil {
 		w.OnStop(d.n, r, reason)
@@ -537,7 +547,7 @@ func (w *World) built(n *Node, r *Run, took int64, class build.Class) {
 	delete(w.open, r.spec)
 	for _, u := range r.spec.users {
 		if u.missing--; u.missing == 0 {
-			w.open[u] = true
+			w.open[u], u.opened = true, w.now
 		}
 	}
 	w.Stats.Makespan = w.now

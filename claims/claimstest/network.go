@@ -114,16 +114,13 @@ func (t *network) publish(from *Node, o opened) {
 		t.w.Stats.Records++
 	}
 	if t.mesh != nil {
-		reached, last := 0, t.w.now
+		reached, last := map[*Node]bool{from: true}, t.w.now
 		t.flood(from, func(to *Node, at int64) {
 			t.deliver(from, to, at, o)
-			reached, last = reached+1, max(last, at)
+			reached[to], last = true, max(last, at)
 		})
 		if c, ok := o.body.(claims.Claim); ok {
-			if reached < len(t.w.Nodes)-1 {
-				last = t.w.now + heldLong
-			}
-			t.w.specs[c.Key].heard = last + 1
+			t.w.specs[c.Key].claimedBy(t.w, reached, last)
 		}
 		return
 	}
@@ -245,7 +242,7 @@ func (t *network) send(from *Node, peer string, m claims.SyncMessage) {
 // started connects a node to all it can reach.
 func (t *network) started(n *Node) {
 	for _, o := range t.w.Nodes {
-		if o != n && o.up && (len(t.w.Nodes) <= mostConnected || slices.Contains(t.mesh[n.n], o.n)) {
+		if o != n && o.up && (!t.w.large() || slices.Contains(t.mesh[n.n], o.n)) {
 			t.connectSoon(n, o)
 		}
 	}

@@ -31,6 +31,9 @@ type Spec struct {
 	missing int   // jobs before it that nobody has built
 	held    bool  // by some drone
 	heard   int64 // when all have heard of its newest claim
+	most    int64 // when all but deaf have
+	deaf    []*Node
+	opened  int64 // since when it waits for nothing
 	// Class is what its builds come to; "" = good.
 	Class build.Class
 }
@@ -87,6 +90,7 @@ type World struct {
 	specs  map[build.Key]*Spec
 	order  []build.Key
 	plan   *build.Plan
+	posted bool                   // the round
 	done   map[build.Key]int64    // first good outcome, virtual ms
 	open   map[*Spec]bool         // not built, and waiting for nothing
 	bodies map[*byte]opened       // by a record's raw bytes, which all peers share
@@ -194,6 +198,9 @@ func (w *World) nothingFree() bool {
 	if w.net.disturbed {
 		return false
 	}
+	if !w.posted && w.large() {
+		return true
+	}
 	for s := range w.open {
 		if !s.held || w.now < s.heard {
 			return false
@@ -266,6 +273,7 @@ func (w *World) know(o wire.Opened) opened {
 
 // PostRound makes a peer post the round of all jobs.
 func (w *World) PostRound(n *Node) {
+	w.posted = true
 	n.step(claims.Post{Body: claims.NewRound(build.Round{
 		ID: "r1", Target: "t", Priority: build.Normal, Requester: n.ID, State: build.RoundOpen, Counter: 1,
 		Created: uint64(n.rep.Stamp(n.now())), Jobs: len(w.order), PlanCID: "plan",
