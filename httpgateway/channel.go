@@ -12,8 +12,6 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/release"
-	"github.com/build-swarm/swarm/cas"
-	"github.com/build-swarm/swarm/httpgateway/binhost"
 )
 
 // channel is what the gateway serves for one target.
@@ -26,8 +24,9 @@ type channel struct {
 	current atomic.Pointer[generation] // nil until there is one
 	paths   atomic.Pointer[paths]      // never nil
 
-	// making is held while a generation is made, and guards the next two.
+	// making is held while a generation is made, and guards the next three.
 	making sync.Mutex
+	shelf  *shelf          // that current lies on; nil when the process did not write it
 	tried  release.Channel // the head that lacked holders last time
 	again  time.Time       // when it is worth looking for them again
 
@@ -192,13 +191,15 @@ func (ch *channel) move(g *Gateway, head release.Channel, m *release.Manifest) (
 		defer ch.mu.Unlock()
 		return ch.missing, ch.err
 	}
-	for i := range m.Entries {
-		c, err := cas.Parse(m.Entries[i].Artifact.CID)
-		if err != nil {
-			return 0, fmt.Errorf("move %s to a new head: %w", ch.target, err)
-		}
-		if !g.cfg.Catalog.Available(c) {
-			missing++
+	chunks, err := ch.shelf.cut(m)
+	if err != nil {
+		return 0, fmt.Errorf("move %s to a new head: %w", ch.target, err)
+	}
+	for _, c := range chunks {
+		for _, id := range c.cids {
+			if !g.cfg.Catalog.Available(id) {
+				missing++
+			}
 		}
 	}
 	if missing > 0 {
@@ -208,15 +209,15 @@ func (ch *channel) move(g *Gateway, head release.Channel, m *release.Manifest) (
 		}
 		return missing, fmt.Errorf("%s: %d of %d packages of the newest release have no live holder", ch.target, missing, len(m.Entries))
 	}
-	x, err := binhost.New(m)
-	if err != nil {
-		return 0, err
+	on := ch.shelf
+	if !on.takes(now) {
+		on = nil
 	}
-	table, err := ch.paths.Load().with(x.Items())
-	if err != nil {
-		return 0, err
+	gen, table, err := ch.make(on, head, m, chunks)
+	if err != nil && on != nil {
+		g.log.Warn("index could not be added to those before it, beginning anew", "target", ch.target, "err", err)
+		gen, table, err = ch.make(nil, head, m, chunks)
 	}
-	gen, err := store(ch.dir, head, x, table)
 	if err != nil {
 		return 0, err
 	}
@@ -224,4 +225,27 @@ func (ch *channel) move(g *Gateway, head release.Channel, m *release.Manifest) (
 	ch.current.Store(gen)
 	g.log.Info("serving a new release", "target", ch.target, "version", head.Version, "packages", len(m.Entries), "timestamp", head.Timestamp)
 	return 0, nil
+}
+
+// make writes the generation onto a shelf, nil for a new one.
+func (ch *channel) make(on *shelf, head release.Channel, m *release.Manifest, chunks []chunk) (*generation, *paths, error) {
+	var table *paths
+	if on != nil {
+		table = ch.paths.Load().next(on.change(chunks))
+	} else {
+		all := make([]known, 0, len(m.Entries))
+		for _, c := range chunks {
+			for i, it := range c.Items() {
+				all = append(all, newKnown(it, c.cids[i]))
+			}
+		}
+		table = ch.paths.Load().replace(all)
+	}
+	gen, next, err := store(ch.dir, on, m, head, chunks, table)
+	if err != nil {
+		ch.shelf = nil // what it has at its end is not known any more
+		return nil, nil, err
+	}
+	ch.shelf = next
+	return gen, table, nil
 }

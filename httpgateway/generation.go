@@ -1,7 +1,6 @@
 package httpgateway
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,13 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/ipfs/go-cid"
-	"github.com/klauspost/compress/gzip"
-
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/release"
-	"github.com/build-swarm/swarm/cas"
-	"github.com/build-swarm/swarm/httpgateway/binhost"
 )
 
 // generation is one head of a channel, rendered to files. It is immutable but
@@ -35,26 +29,35 @@ type generation struct {
 	broken atomic.Bool
 }
 
-// file is one rendered index.
+// file is one rendered index: parts of a file that holds those of generations
+// before it, too.
 type file struct {
-	path string
-	size int64
-	sum  [sha256.Size]byte
+	path  string
+	size  int64 // of the index
+	end   int64 // what the file has at the least
+	parts []part
+	sum   [sha256.Size]byte // of its pieces' sums
 }
+
+// part is n bytes of an index from at on, and where the file has them.
+type part struct{ at, off, n int64 }
 
 // etag names the bytes, so that it is the same on every gateway.
 func (f *file) etag() string { return `"` + hex.EncodeToString(f.sum[:16]) + `"` }
 
-// description is the file "head" of a generation's directory, written last.
+// description is the file "head" of a shelf: its newest generation.
 type description struct {
 	Head     release.Channel `cbor:"head"`
 	Packages int             `cbor:"packages"`
-	Plain    fileSum         `cbor:"plain"`
-	Gzip     fileSum         `cbor:"gzip"`
-	Paths    fileSum         `cbor:"paths"`
+	Turn     int64           `cbor:"turn"`
+	Plain    []written       `cbor:"plain"` // the header, then the chunks
+	Gzip     []written       `cbor:"gzip"`  // each a gzip member
+	Paths    written         `cbor:"paths"`
 }
 
-type fileSum struct {
+// written is what was written at once.
+type written struct {
+	Off  int64  `cbor:"off"`
 	Size int64  `cbor:"size"`
 	Sum  []byte `cbor:"sha256"`
 }
@@ -64,8 +67,8 @@ const (
 	gzipName  = "Packages.gz"
 	pathsName = "paths"
 	headName  = "head"
-	prefix    = "g-"  // of a generation's directory: g-TIMESTAMP
-	unready   = "new" // the directory of one that is being written
+	prefix    = "g-"  // of a shelf: g-TIMESTAMP of its first generation
+	unready   = "new" // the shelf, or the head, that is being written
 	keepDirs  = 2     // a request may have read the path of the last but one
 	gzipLevel = 6
 )
@@ -77,108 +80,29 @@ func channelDir(cache, target string) string {
 	return filepath.Join(cache, hex.EncodeToString(sum[:16]))
 }
 
-// store writes a generation and makes it the newest on disk:
-//  1. everything into a directory of its own, each file synced, "head" last;
-//  2. sync that directory, rename it to its name, sync the parent;
-//  3. remove what is older than the last two.
-//
-// A crash before 2 leaves a directory that the next store clears; after it,
-// the generation is whole.
-func store(dir string, head release.Channel, x *binhost.Index, table *paths) (*generation, error) {
-	fail := func(err error) (*generation, error) {
-		return nil, fmt.Errorf("write index of %s at %d: %w", head.Target, head.Timestamp, err)
-	}
-	tmp := filepath.Join(dir, unready)
-	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o755)); err != nil {
-		return fail(err)
-	}
-	text := x.Render(head)
-	plain, err1 := write(tmp, plainName, func(w io.Writer) error { _, err := w.Write(text); return err })
-	packed, err2 := write(tmp, gzipName, func(w io.Writer) error { return compress(w, text) })
-	listed, err3 := write(tmp, pathsName, table.writeTo)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return fail(err)
-	}
-	d := description{head, len(x.Items()), plain.describe(), packed.describe(), listed.describe()}
-	enc, err := build.Marshal(d)
-	if err != nil {
-		return fail(err)
-	}
-	if _, err := write(tmp, headName, func(w io.Writer) error { _, err := w.Write(enc); return err }); err != nil {
-		return fail(err)
-	}
-	final := filepath.Join(dir, prefix+strconv.FormatInt(head.Timestamp, 10))
-	if err := errors.Join(syncDir(tmp), os.RemoveAll(final)); err != nil {
-		return fail(err)
-	}
-	if err := errors.Join(os.Rename(tmp, final), syncDir(dir)); err != nil {
-		return fail(err)
-	}
-	names, err := stored(dir)
-	if err != nil {
-		return fail(err)
-	}
-	for _, old := range names[min(keepDirs, len(names)):] {
-		if err := os.RemoveAll(filepath.Join(dir, old)); err != nil {
-			return fail(err)
-		}
-	}
-	return d.generation(final), nil
-}
-
 func (d *description) generation(dir string) *generation {
-	g := &generation{head: d.Head, packages: d.Packages}
-	g.plain = file{path: filepath.Join(dir, plainName), size: d.Plain.Size}
-	g.gzip = file{path: filepath.Join(dir, gzipName), size: d.Gzip.Size}
-	copy(g.plain.sum[:], d.Plain.Sum)
-	copy(g.gzip.sum[:], d.Gzip.Sum)
-	return g
+	return &generation{
+		head: d.Head, packages: d.Packages,
+		plain: described(filepath.Join(dir, plainName), d.Plain), gzip: described(filepath.Join(dir, gzipName), d.Gzip),
+	}
 }
 
-func (f file) describe() fileSum { return fileSum{f.size, f.sum[:]} }
-
-// compress is deterministic: no name, no time, one level.
-func compress(w io.Writer, text []byte) error {
-	z, err := gzip.NewWriterLevel(w, gzipLevel)
-	if err != nil {
-		return fmt.Errorf("compress index: %w", err)
-	}
-	if _, err := z.Write(text); err != nil {
-		return fmt.Errorf("compress index: %w", err)
-	}
-	if err := z.Close(); err != nil {
-		return fmt.Errorf("compress index: %w", err)
-	}
-	return nil
-}
-
-// write writes one file of a generation and syncs it.
-func write(dir, name string, content func(io.Writer) error) (file, error) {
-	out := file{path: filepath.Join(dir, name)}
-	f, err := os.OpenFile(out.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return file{}, err
-	}
+// described joins what lies side by side.
+func described(path string, pieces []written) file {
+	f := file{path: path}
 	h := sha256.New()
-	buf := bufio.NewWriterSize(io.MultiWriter(f, h), 256<<10)
-	err = content(buf)
-	if err == nil {
-		err = buf.Flush()
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		var info os.FileInfo
-		if info, err = f.Stat(); err == nil {
-			out.size = info.Size()
+	for _, p := range pieces {
+		_, _ = h.Write(p.Sum)
+		if last := len(f.parts) - 1; last >= 0 && f.parts[last].off+f.parts[last].n == p.Off {
+			f.parts[last].n += p.Size
+		} else {
+			f.parts = append(f.parts, part{f.size, p.Off, p.Size})
 		}
+		f.size += p.Size
+		f.end = max(f.end, p.Off+p.Size)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return file{}, fmt.Errorf("write %s: %w", name, err)
-	}
-	copy(out.sum[:], h.Sum(nil))
-	return out, nil
+	h.Sum(f.sum[:0])
+	return f
 }
 
 func syncDir(dir string) error {
@@ -189,7 +113,7 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// stored lists the generation directories of a channel, newest first.
+// stored lists the shelves of a channel, newest first.
 func stored(dir string) ([]string, error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -236,7 +160,7 @@ func load(dir, target string) (*generation, *paths, error) {
 var errDamaged = errors.New("kept index is damaged")
 
 func loadOne(dir, target string) (*generation, *paths, error) {
-	enc, err := readSmall(filepath.Join(dir, headName))
+	enc, err := readAtMost(filepath.Join(dir, headName), maxHead)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -247,122 +171,49 @@ func loadOne(dir, target string) (*generation, *paths, error) {
 	if err := d.Head.Validate(); err != nil || d.Head.Target != target {
 		return nil, nil, fmt.Errorf("%w: head of %q: %v", errDamaged, build.OneLine(d.Head.Target, 64), err)
 	}
-	g := d.generation(dir)
-	var table *paths
-	for name, want := range map[string]fileSum{plainName: d.Plain, gzipName: d.Gzip, pathsName: d.Paths} {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return nil, nil, err
-		}
-		h := sha256.New()
-		if name == pathsName {
-			table, err = readPaths(io.TeeReader(f, h))
-		} else {
-			_, err = io.Copy(h, f)
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		if string(h.Sum(nil)) != string(want.Sum) {
-			return nil, nil, fmt.Errorf("%w: %s", errDamaged, name)
-		}
+	if len(d.Plain) == 0 || len(d.Plain) != len(d.Gzip) {
+		return nil, nil, fmt.Errorf("%w: %d and %d pieces", errDamaged, len(d.Plain), len(d.Gzip))
 	}
-	return g, table, nil
+	if err := errors.Join(check(filepath.Join(dir, plainName), d.Plain), check(filepath.Join(dir, gzipName), d.Gzip),
+		check(filepath.Join(dir, pathsName), []written{d.Paths})); err != nil {
+		return nil, nil, err
+	}
+	table, err := loadPaths(filepath.Join(dir, pathsName), d.Paths.Size, d.Turn)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.generation(dir), table, nil
 }
 
-func readSmall(name string) ([]byte, error) {
+// maxHead bounds the file "head": some 60 bytes for each piece, of which there
+// is at most one for each entry of a release.
+const maxHead = 16 << 20
+
+// check reads what was written and compares it with its sums.
+func check(name string, pieces []written) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	for _, p := range pieces {
+		h.Reset()
+		n, err := io.Copy(h, io.NewSectionReader(f, p.Off, p.Size))
+		if err != nil {
+			return errors.Join(fmt.Errorf("read %s: %w", name, err), f.Close())
+		}
+		if n != p.Size || string(h.Sum(nil)) != string(p.Sum) {
+			return errors.Join(fmt.Errorf("%w: %s at %d", errDamaged, name, p.Off), f.Close())
+		}
+	}
+	return f.Close()
+}
+
+func readAtMost(name string, n int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	b, err := io.ReadAll(io.LimitReader(f, n))
 	return b, errors.Join(err, f.Close())
-}
-
-// paths is the table from path to blob, of this generation and those before
-// it. It is immutable.
-type paths struct {
-	turn  int64 // counts generations
-	table map[string]known
-}
-
-type known struct {
-	item binhost.Item
-	cid  cid.Cid // item.CID
-	etag string
-	turn int64 // the last generation that listed it
-}
-
-func newKnown(it binhost.Item, turn int64) (known, error) {
-	c, err := cas.Parse(it.CID)
-	if err != nil {
-		return known{}, err
-	}
-	return known{item: it, cid: c, etag: `"` + it.CID + `"`, turn: turn}, nil
-}
-
-// maxPaths bounds the table over all generations.
-const maxPaths = 4 * release.MaxEntries
-
-// with returns the table of the next generation.
-func (p *paths) with(items []binhost.Item) (*paths, error) {
-	next := &paths{turn: p.turn + 1, table: make(map[string]known, len(items)+len(p.table)/8)}
-	for _, it := range items {
-		k, err := newKnown(it, next.turn)
-		if err != nil {
-			return nil, err
-		}
-		next.table[it.Path] = k
-	}
-	if len(p.table)+len(items) > maxPaths {
-		return next, nil // some 400,000 paths: only a hostile board gets here
-	}
-	for path, k := range p.table {
-		if _, again := next.table[path]; !again && k.turn > next.turn-generations {
-			next.table[path] = k
-		}
-	}
-	return next, nil
-}
-
-// writeTo writes one line per path: turn, CID, size, mtime and path, sorted
-// by path.
-func (p *paths) writeTo(w io.Writer) error {
-	keys := make([]string, 0, len(p.table))
-	for path := range p.table {
-		keys = append(keys, path)
-	}
-	slices.Sort(keys)
-	for _, path := range keys {
-		k := p.table[path]
-		if _, err := fmt.Fprintln(w, k.turn, k.item.CID, k.item.Size, k.item.MTime, path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// readPaths reads what writeTo wrote.
-func readPaths(r io.Reader) (*paths, error) {
-	p := &paths{table: map[string]known{}}
-	sc := bufio.NewScanner(r)
-	for sc.Scan() {
-		fs := strings.Split(sc.Text(), " ")
-		if len(fs) != 5 || len(p.table) >= maxPaths+release.MaxEntries {
-			return nil, fmt.Errorf("%w: table of paths", errDamaged)
-		}
-		turn, err1 := strconv.ParseInt(fs[0], 10, 64)
-		size, err2 := strconv.ParseInt(fs[2], 10, 64)
-		mtime, err3 := strconv.ParseInt(fs[3], 10, 64)
-		k, err4 := newKnown(binhost.Item{Path: fs[4], CID: fs[1], Size: size, MTime: mtime}, turn)
-		if err := errors.Join(err1, err2, err3, err4); err != nil {
-			return nil, fmt.Errorf("%w: table of paths: %w", errDamaged, err)
-		}
-		p.table[fs[4]] = k
-		p.turn = max(p.turn, turn)
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("%w: table of paths: %w", errDamaged, err)
-	}
-	return p, nil
 }

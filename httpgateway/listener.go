@@ -300,13 +300,13 @@ func (c *conn) sendFile(f *fileContent, lr *io.LimitedReader) (int64, error) {
 		if err := c.extend(); err != nil {
 			return total, err
 		}
-		want := min(piece, lr.N)
-		h, n, err := c.sendPiece(head, f.f, f.off, want)
+		at, want := f.place(f.off, min(piece, lr.N))
+		h, n, err := c.sendPiece(head, f.f, at, want)
 		head = head[h:]
 		f.off += n
 		lr.N -= n
 		total += n
-		if err != nil || n < want {
+		if err != nil || n < want || n == 0 {
 			c.held = c.held[:copy(c.held, head)]
 			return total, err
 		}
@@ -321,7 +321,7 @@ func (c *conn) sendSmall(f *fileContent, lr *io.LimitedReader) (int64, error) {
 	p := c.of.buffers.Get().(*[]byte)
 	defer c.of.buffers.Put(p)
 	head := copy(*p, c.held)
-	n, err := f.f.ReadAt((*p)[head:head+int(lr.N)], f.off)
+	n, err := f.readAt((*p)[head:head+int(lr.N)], f.off)
 	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
 		return 0, errUnsent
 	}

@@ -97,7 +97,7 @@ func (g *Gateway) answerPlain(ctx context.Context, c *conn, request []byte) (ans
 	if ch == nil || ch.shadowed {
 		return false, nil
 	}
-	k, ok := ch.paths.Load().table[string(name)]
+	k, ok := ch.paths.Load().find(string(name))
 	if !ok || k.item.Size > maxPlain {
 		return false, nil
 	}

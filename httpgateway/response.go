@@ -1,10 +1,12 @@
 package httpgateway
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -79,13 +81,45 @@ func (w *response) serveFile(r *http.Request, modified time.Time, c *fileContent
 // size and to go to the start it seeks, which costs no system call here. The
 // file may be shared: its own place is left alone.
 type fileContent struct {
-	f    *os.File
-	size int64
-	off  int64
+	f     *os.File
+	size  int64
+	off   int64
+	parts []part // where f has the content; nil: as it is
 	// instead, where it is set, is told why the file cannot be read and returns
 	// what to read from then on.
 	instead func(error) io.ReadSeeker
 	other   io.ReadSeeker // what it returned; nil while f is read
+}
+
+// place is where f has the content from off on, and at most n bytes of it that
+// go on there.
+func (c *fileContent) place(off, n int64) (at, there int64) {
+	if c.parts == nil {
+		return off, n
+	}
+	i, found := slices.BinarySearchFunc(c.parts, off, func(p part, off int64) int { return cmp.Compare(p.at, off) })
+	if !found {
+		i--
+	}
+	p := c.parts[i] // the first begins at 0
+	skip := off - p.at
+	return p.off + skip, max(0, min(n, p.n-skip))
+}
+
+// readAt is ReadAt of the content.
+func (c *fileContent) readAt(p []byte, off int64) (int, error) {
+	done := 0
+	for {
+		at, n := c.place(off+int64(done), int64(len(p)-done))
+		m, err := c.f.ReadAt(p[done:done+int(n)], at)
+		done += m
+		if err == nil && n == 0 && done < len(p) {
+			err = io.EOF
+		}
+		if err != nil || done == len(p) {
+			return done, err
+		}
+	}
 }
 
 // Seek notes the place.
@@ -107,7 +141,7 @@ func (c *fileContent) Seek(off int64, whence int) (int64, error) {
 // cannot send.
 func (c *fileContent) Read(p []byte) (int, error) {
 	if c.other == nil {
-		n, err := c.f.ReadAt(p, c.off)
+		n, err := c.readAt(p, c.off)
 		c.off += int64(n)
 		switch {
 		case n > 0:

@@ -161,10 +161,10 @@ func (g *Gateway) serveTarget(w *response, r *http.Request, target, name string)
 		g.serveIndex(w, r, ch, name)
 		return
 	}
-	known, ok := ch.paths.Load().table[name]
+	known, ok := ch.paths.Load().find(name)
 	if !ok {
 		ch.look(g)
-		known, ok = ch.paths.Load().table[name]
+		known, ok = ch.paths.Load().find(name)
 	}
 	if !ok {
 		g.stats.miss(name)
@@ -216,7 +216,7 @@ func (g *Gateway) serveIndex(w *response, r *http.Request, ch *channel, name str
 		r = r.Clone(r.Context())
 		r.Header.Del("If-Modified-Since")
 	}
-	w.serveFile(r, modified, &fileContent{f: body, size: f.size})
+	w.serveFile(r, modified, &fileContent{f: body, size: f.size, parts: f.parts})
 }
 
 var errNotYet = errors.New("it is being made")
@@ -239,7 +239,7 @@ func (ch *channel) open(name string) (*generation, *file, *os.File, error) {
 		gen.broken.Store(true)
 		return nil, nil, nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	if info, err := body.Stat(); err != nil || info.Size() != f.size {
+	if info, err := body.Stat(); err != nil || info.Size() < f.end {
 		gen.broken.Store(true)
 		return nil, nil, nil, errors.Join(errDamaged, err, body.Close())
 	}

@@ -9,6 +9,10 @@
 // artifacts of one CPV whose first 31 bits agree (one in 2^31) take the next
 // 31 bits, the lower CID first.
 //
+// A chunk is a run of entries, 64 in the mean, whose text depends on nothing
+// around it. It ends where the hash of the next CPV says so, so that every peer
+// cuts alike, whatever it served before, and one package changes one chunk.
+//
 // Invariants.
 //   - The bytes are a function of (Manifest, Channel): every gateway writes the
 //     same, and no clock, order of maps or local setting shows.

@@ -1,10 +1,8 @@
 package binhost
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -31,8 +29,8 @@ type Item struct {
 // use, and holds the Manifest it was made of.
 type Index struct {
 	manifest *release.Manifest
+	chunks   []*Chunk
 	items    []Item // beside manifest.Entries
-	order    []int  // of entries, as written
 }
 
 // New gives every entry of m its BUILD_ID and path. It fails on a manifest
@@ -41,56 +39,15 @@ func New(m *release.Manifest) (*Index, error) {
 	if err := m.Validate(); err != nil {
 		return nil, fmt.Errorf("index release of %s: %w", build.OneLine(m.Target, 64), err)
 	}
-	x := &Index{manifest: m, items: make([]Item, len(m.Entries)), order: make([]int, len(m.Entries))}
-	digests := make([][32]byte, len(m.Entries))
-	names := make([]string, len(m.Entries))
-	for i := range m.Entries {
-		e := &m.Entries[i]
-		d, err := release.Digest(e.Artifact.CID)
-		if err != nil {
-			return nil, fmt.Errorf("index %s: %w", e.CPV, err)
-		}
-		digests[i], names[i], x.order[i] = d, e.CPV.String(), i
+	chunks, err := Chunks(m, nil)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(x.order, func(a, b int) int {
-		return cmp.Or(strings.Compare(names[a], names[b]), slices.Compare(digests[a][:], digests[b][:]))
-	})
-	for start := 0; start < len(x.order); {
-		end := start + 1
-		for end < len(x.order) && names[x.order[end]] == names[x.order[start]] {
-			end++
-		}
-		if err := x.number(x.order[start:end], digests); err != nil {
-			return nil, err
-		}
-		start = end
+	x := &Index{manifest: m, chunks: chunks, items: make([]Item, 0, len(m.Entries))}
+	for _, c := range chunks {
+		x.items = append(x.items, c.items...)
 	}
 	return x, nil
-}
-
-// number gives the entries of one CPV, sorted by digest, their BUILD_IDs.
-func (x *Index) number(same []int, digests [][32]byte) error {
-	taken := make(map[uint32]string, len(same))
-	for _, i := range same {
-		e := &x.manifest.Entries[i]
-		id := uint32(0)
-		for n := range buildIDs {
-			try := buildID(digests[i], n)
-			if holder, used := taken[try]; try != 0 && (!used || holder == e.Artifact.CID) {
-				id = try
-				break
-			}
-		}
-		if id == 0 {
-			return fmt.Errorf("index %s: %w: no BUILD_ID is left for %s", e.CPV, release.ErrInvalid, e.Artifact.CID)
-		}
-		taken[id] = e.Artifact.CID
-		x.items[i] = Item{
-			Path: path(e.CPV, id), BuildID: id,
-			CID: e.Artifact.CID, Size: e.Artifact.Size, MTime: e.Artifact.MTime,
-		}
-	}
-	return nil
 }
 
 // buildIDs is how many BUILD_IDs one digest has to offer.
@@ -138,9 +95,9 @@ func Render(m *release.Manifest, head release.Channel) ([]byte, error) {
 // Render writes the Packages file under head.
 func (x *Index) Render(head release.Channel) []byte {
 	b := make([]byte, 0, 4<<10+len(x.items)<<10)
-	b, inherit := x.AppendHeader(b, head)
-	for _, i := range x.order {
-		b = x.appendEntry(b, i, inherit)
+	b = AppendHeader(b, x.manifest, head)
+	for _, c := range x.chunks {
+		b = c.Append(b)
 	}
 	return b
 }
@@ -149,16 +106,28 @@ func (x *Index) Render(head release.Channel) []byte {
 // otherwise.
 type Inherited struct{ CHOST, Repo string }
 
-// AppendHeader appends the header block.
-func (x *Index) AppendHeader(b []byte, head release.Channel) ([]byte, Inherited) {
-	var inherit Inherited
+func inherited(m *release.Manifest) Inherited {
+	var out Inherited
+	for _, p := range m.Header {
+		switch p.Name {
+		case "CHOST":
+			out.CHOST = oneLine(p.Value)
+		case "repository", "REPO":
+			out.Repo = oneLine(p.Value)
+		}
+	}
+	return out
+}
+
+// AppendHeader appends the header block of the Packages file of m under head.
+func AppendHeader(b []byte, m *release.Manifest, head release.Channel) []byte {
 	lines := []build.Pair{
-		{Name: "PACKAGES", Value: strconv.Itoa(len(x.items))},
+		{Name: "PACKAGES", Value: strconv.Itoa(len(m.Entries))},
 		{Name: "TIMESTAMP", Value: strconv.FormatInt(head.Timestamp, 10)},
 		{Name: "TTL", Value: strconv.Itoa(DefaultTTL)},
 		{Name: "VERSION", Value: "0"},
 	}
-	for _, p := range x.manifest.Header {
+	for _, p := range m.Header {
 		v := oneLine(p.Value)
 		switch {
 		case p.Name == "TTL":
@@ -167,73 +136,13 @@ func (x *Index) AppendHeader(b []byte, head release.Channel) ([]byte, Inherited)
 			}
 			continue
 		case p.Name == "repository" || p.Name == "REPO":
-			inherit.Repo = v
 			p.Name = "REPO"
-		case p.Name == "CHOST":
-			inherit.CHOST = v
-		case !SafeHeader(p.Name):
+		case p.Name != "CHOST" && !SafeHeader(p.Name):
 			continue
 		}
 		lines = append(lines, build.Pair{Name: p.Name, Value: v})
 	}
-	return appendBlock(b, lines), inherit
-}
-
-// appendEntry appends the block of entry i.
-func (x *Index) appendEntry(b []byte, i int, inherit Inherited) []byte {
-	e, it := &x.manifest.Entries[i], &x.items[i]
-	lines := make([]build.Pair, 0, 32)
-	lines = append(lines,
-		build.Pair{Name: "BUILD_ID", Value: strconv.FormatUint(uint64(it.BuildID), 10)},
-		build.Pair{Name: "CPV", Value: e.CPV.String()},
-		build.Pair{Name: "KEYWORDS", Value: oneLine(e.Keywords)},
-		build.Pair{Name: "MD5", Value: e.Artifact.MD5},
-		build.Pair{Name: "MTIME", Value: strconv.FormatInt(it.MTime, 10)},
-		build.Pair{Name: "PATH", Value: it.Path},
-		build.Pair{Name: "SHA1", Value: e.Artifact.SHA1},
-		build.Pair{Name: "SIZE", Value: strconv.FormatInt(it.Size, 10)},
-	)
-	for _, p := range e.Artifact.Meta {
-		switch p.Name {
-		case "DESCRIPTION":
-			p.Name = "DESC"
-		case "repository":
-			p.Name = "REPO"
-		}
-		if !copied(p.Name) {
-			continue
-		}
-		p.Value = oneLine(p.Value)
-		switch {
-		case p.Name == "CHOST" && p.Value == inherit.CHOST,
-			p.Name == "REPO" && p.Value == inherit.Repo,
-			p.Name == "EAPI" && p.Value == "0",
-			p.Name == "SLOT" && p.Value == "0":
-			continue
-		}
-		lines = append(lines, p)
-	}
 	return appendBlock(b, lines)
-}
-
-// appendBlock appends lines in Portage's order, then an empty line. Empty
-// values and repeated names are left out.
-func appendBlock(b []byte, lines []build.Pair) []byte {
-	slices.SortStableFunc(lines, func(a, b build.Pair) int {
-		return cmp.Or(cmp.Compare(rank(a.Name), rank(b.Name)), strings.Compare(a.Name, b.Name))
-	})
-	last := ""
-	for _, p := range lines {
-		if p.Value == "" || p.Name == last {
-			continue
-		}
-		last = p.Name
-		b = append(b, p.Name...)
-		b = append(b, ": "...)
-		b = append(b, p.Value...)
-		b = append(b, '\n')
-	}
-	return append(b, '\n')
 }
 
 // rank puts last what Portage keeps under a lower-case name: _mtime_ and

@@ -132,6 +132,9 @@ func (c *Catalog) follow(ctx context.Context, h release.Channel) bool {
 	if c.heads == nil {
 		c.heads, c.manifests = map[string]release.Channel{}, map[string]*release.Manifest{}
 	}
+	if c.manifests[h.Release] == nil {
+		m.Share(c.manifests[c.heads[key].Release])
+	}
 	c.heads[key], c.manifests[h.Release] = h, m
 	return true
 }
