@@ -1,6 +1,9 @@
 package build
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 // grown is the course of a build of 160 s whose log has size(s) bytes after s
 // seconds.
@@ -76,5 +79,19 @@ func TestTheCourseOfALongBuildIsKeptInLittle(t *testing.T) {
 	}
 	if short := new(Growth); short.Course(1000, 10) != nil {
 		t.Error("a build that was never looked at has a course")
+	}
+}
+
+// How the logs of git 2.39.5 and 2.47.3 grew (make V=1 -j2), by CPU time. Two
+// years are between them, and 11 % more to print.
+func TestARecordedBuildIsFoundInTheLogOfAnOlderVersion(t *testing.T) {
+	older := Course{Bytes: 366_956, At: []int64{38, 74, 115, 177, 213, 266, 306, 342, 405, 477, 532, 582, 636, 677, 828}}
+	newer := Course{Bytes: 409_313, At: []int64{40, 80, 137, 175, 224, 259, 290, 342, 409, 462, 515, 564, 605, 680, 872}}
+	for i, at := range newer.At {
+		truth := int64(i+1) * 1000 / 16
+		done := older.Done(newer.Bytes*at/1000, 500)
+		if off := math.Abs(math.Log(float64(done) / float64(truth))); off > 0.1-0.13*math.Log(float64(truth)/1000) {
+			t.Errorf("%d permille are done, and it is taken for %d", truth, done)
+		}
 	}
 }

@@ -42,38 +42,44 @@
 //     knowledge of all caches it was 0.93 and 0.82, too. It costs 50 ns for each job
 //     and drone: 0.15 ms of a look at 144 jobs and 20 drones.
 //
-//   - The range of a round's end (Ends) is drawn; what is known of how guesses
-//     err is learned from the round itself. A planner's guesses are corrected by
-//     how they lie (Tweedie's formula): without that, with guesses that are wrong
-//     by a deviation of 0.3, it held the truth in 63 % of looks instead of 81 %.
-//     It is to hold the truth in 70 to 90 % of looks and, from a tenth of the round
-//     on, to be at most 40 % of the time that is left wide. With 20 drones llvm,
-//     rust and chromium one after another decide, and three builds do not cancel one
-//     another's errors: whoever knows the deviation of the estimates and nothing of
-//     the inside of a build needs, to hold 80 % (70 %), ranges of 39 % (31 %) for a
-//     deviation of 0.10, 58 % (46 %) for 0.15 and 115 % (92 %) for 0.30
-//     (BenchmarkBestETA). So a drone tells how far a build is (BeatJob.Done): by how
-//     the log of the last build of the package grew, or by the steps that ninja
-//     counts. Seen (BenchmarkETA, 600 jobs, 8 rounds each), holds and width:
+// # How good the forecast is
 //
-//     known before               4 drones    20 drones
-//     guesses within 0.3         74 %, 12 %  76 %, 67 %
-//     guesses, 0.6 and all x1.5  85 %, 26 %  64 %, 94 %
-//     built before, within 0.15  81 %,  9 %  81 %, 37 %
-//     the same, 5-25 s serial    78 %,  8 %  81 %, 38 %
+// The range of a round's end (Ends) is drawn; what is known of how guesses err is
+// learned from the round itself. A planner's guesses are corrected by how they lie
+// (Tweedie's formula): without that, with guesses that are wrong by a deviation of
+// 0.3, it held the truth in 63 % of looks instead of 81 %.
 //
-//     What was never built is not met with 20 drones: of chromium the steps are
-//     known then, and not what they will cost. Eight rounds are few: 20 drones held
-//     87 % of another eight.
+// It is to hold the truth in 70 to 90 % of looks and, from a tenth of the round on,
+// to be at most 40 % of the time that is left wide. With 20 drones llvm, rust and
+// chromium one after another decide, and three builds do not cancel one another's
+// errors: whoever knows the deviation of the estimates and nothing of the inside of
+// a build needs, to hold 80 % (70 %), ranges of 39 % (31 %) for a deviation of 0.10,
+// 58 % (46 %) for 0.15 and 115 % (92 %) for 0.30 (BenchmarkBestETA). So a drone tells
+// how far a build is (BeatJob.Done): by how the log of the last build of the package
+// grew, or by the steps that ninja counts. Seen (BenchmarkETA, 600 jobs, 8 rounds
+// each), holds and width:
 //
-//   - How well a log tells: git 2.47 by the log of git 2.39 (two years between them,
-//     11 % more to print) was taken for 20 % further than it was at a fifth of its
-//     CPU time and for 8 % at the half; of the logarithm, 0.13 for each factor of e.
-//     DoneDeviation is that and 0.03.
+//	known before               4 drones     20 drones
+//	guesses within 0.3         74 %,  12 %  76 %,  67 %
+//	guesses, 0.6 and all x1.5  85 %,  26 %  64 %,  94 %
+//	nothing                    60 %, 335 %  76 %, 228 %
+//	built before, within 0.15  81 %,   9 %  81 %,  37 %
+//	the same, 5-25 s serial    78 %,   8 %  81 %,  38 %
+//	all                        75 %,  14 %  75 %,  74 %
 //
-//   - What estimates from earlier builds have in common (another compiler) is learned
-//     from the round as well; 600 jobs on 4 drones, built before with a deviation
-//     of 0.15, ranges that hold and their width: with 5 % unsure throughout
-//     92 % and 16 %, with 10 % that are learned 67 % and 11 %, and with at least
-//     3 % left 78 % and 13 %.
+// All of it together: 75 %, 43 %. What was never built does not meet the width with
+// 20 drones: the steps of chromium are known then, and not what they will cost. Of
+// packages of which nothing at all is known the range is as wide as that is. Eight
+// rounds are few: of another eight 20 drones held 87 %.
+//
+// How well a log tells: git 2.47 by the log of git 2.39 (two years between them, 11 %
+// more to print) was taken for 20 % further than it was at a fifth of its CPU time
+// and for 8 % at the half; of the logarithm, 0.13 for each factor of e.
+// DoneDeviation is that and 0.03.
+//
+// What estimates from earlier builds have in common (another compiler) is learned
+// from the round as well; 600 jobs on 4 drones, built before with a deviation of
+// 0.15, ranges that hold and their width before logs were read: with 5 % unsure
+// throughout 92 % and 16 %, with 10 % that are learned 67 % and 11 %, and with at
+// least 3 % left 78 % and 13 %.
 package plan

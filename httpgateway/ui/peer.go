@@ -74,6 +74,6 @@ func (u *UI) peerPage(r *http.Request, d *view.Detail) (*page, error) {
 	t := d.Timeline
 	t.Lanes = slices.DeleteFunc(slices.Clone(t.Lanes), func(l view.Lane) bool { return l.Peer != p.ID })
 	return &page{Title: p.Nick, Here: "swarm", Live: true, Detail: d, Sections: []section{
-		{"peer", v}, {"timeline", lanesOf(&t, r.URL.Query().Get("span"), true)}, {"peerbuilds", v}, {"peerevents", v},
+		{"peer", v}, {"peerlane", lanesOf(&t, r.URL.Query().Get("span"), true)}, {"peerbuilds", v}, {"peerevents", v},
 	}}, nil
 }
