@@ -38,6 +38,10 @@ const (
 	installLeast = 5 * time.Minute
 	installEach  = 20 * time.Second
 	installMost  = 30 * time.Minute
+	// installWait is how long drones that take no work now may take to come back.
+	installWait = time.Minute
+	// installAway is after how long a drone that is away is not waited for.
+	installAway = 5 * time.Minute
 	// installPoll is how often the drone is asked how far it is.
 	installPoll = time.Second
 	// installKept is how many results that nobody has asked for a drone keeps.
@@ -68,6 +72,7 @@ type InstallTests struct {
 	Log    *slog.Logger
 
 	start chan installRequest
+	try   func(context.Context, installRequest) (emerge.InstallReport, error) // make, but in tests
 
 	mu      sync.Mutex
 	running string // manifest
@@ -82,6 +87,9 @@ type installed struct {
 // Serve answers other peers. It is called before Run.
 func (t *InstallTests) Serve() {
 	t.start = make(chan installRequest, 1)
+	if t.try == nil {
+		t.try = t.make
+	}
 	p2p.Serve(t.Net, ProtoInstall, 4<<10, func(ctx context.Context, _ string, req []byte) ([]byte, error) {
 		var r installRequest
 		if err := build.Unmarshal(req, &r); err != nil {
@@ -147,7 +155,7 @@ func (t *InstallTests) Run(ctx context.Context) error {
 			return nil
 		case r := <-t.start:
 			limited, cancel := context.WithTimeout(ctx, installMost)
-			rep, err := t.make(limited, r)
+			rep, err := t.try(limited, r)
 			cancel()
 			reply := installReply{Done: true, Report: rep}
 			if err != nil {
@@ -274,16 +282,23 @@ func (t *InstallTests) InstallElsewhere(ctx context.Context, target, manifest, b
 	} else if err != nil {
 		return publish.Installed{}, err
 	}
-	drones, err := t.drones(ctx, target, manifest)
+	limited, cancel := context.WithTimeout(ctx, min(installMost, installLeast+time.Duration(len(fresh))*installEach))
+	defer cancel()
+	drones, why, err := t.drones(ctx, target, manifest)
+	for end := time.Now().Add(installWait); err == nil && len(drones) == 0 && len(why) > 0 && time.Now().Before(end); {
+		select {
+		case <-limited.Done():
+			return publish.Installed{}, limited.Err()
+		case <-time.After(installPoll):
+		}
+		drones, why, err = t.drones(ctx, target, manifest)
+	}
 	if err != nil {
 		return publish.Installed{}, err
 	}
-	if len(drones) == 0 {
+	if len(drones)+len(why) == 0 {
 		return publish.Installed{Untried: "there is no other drone for it"}, nil
 	}
-	limited, cancel := context.WithTimeout(ctx, min(installMost, installLeast+time.Duration(len(fresh))*installEach))
-	defer cancel()
-	var why []string
 	for _, d := range drones {
 		reply, err := t.ask(limited, d.id, installRequest{manifest, before})
 		if ctx.Err() != nil {
@@ -304,13 +319,28 @@ func (t *InstallTests) InstallElsewhere(ctx context.Context, target, manifest, b
 
 type drone struct{ id, nick string }
 
-// drones lists the other peers that could make a test, steady ones first.
-func (t *InstallTests) drones(ctx context.Context, target, manifest string) (out []drone, err error) {
+// drones lists the other peers that could make a test, steady ones first, and why
+// others that could do so at another time cannot now.
+func (t *InstallTests) drones(ctx context.Context, target, manifest string) (out []drone, not []string, err error) {
 	err = t.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		on := r.Target(target)
 		peers := slices.DeleteFunc(r.Peers(now), func(p claims.Peer) bool {
-			return p.Self || !p.Live || p.Beat.Slots == 0 || !p.Beat.Accepting || !slices.Contains(p.Beat.Builders, build.BuilderPortage) ||
-				on != nil && on.State == build.TargetLive && on.Excludes(p.Beat.Arch, p.Beat.Features) != ""
+			why := ""
+			switch {
+			case p.Self || p.Beat.Slots == 0 || !slices.Contains(p.Beat.Builders, build.BuilderPortage),
+				on != nil && on.State == build.TargetLive && on.Excludes(p.Beat.Arch, p.Beat.Features) != "":
+				return true
+			case !p.Live && p.AgeMS > installAway.Milliseconds():
+				return true
+			case !p.Live:
+				why = "it is away"
+			case !p.Beat.Accepting:
+				why = cmp.Or(p.Beat.Why, "it takes no work now")
+			default:
+				return false
+			}
+			not = append(not, r.Name(p.ID)+": "+why)
+			return true
 		})
 		slices.SortFunc(peers, func(a, b claims.Peer) int {
 			if a.Beat.Steady != b.Beat.Steady {
@@ -326,7 +356,7 @@ func (t *InstallTests) drones(ctx context.Context, target, manifest string) (out
 		}
 		return nil
 	})
-	return out, err
+	return out, not, err
 }
 
 // ask has one drone make the test and waits until it is made.
