@@ -18,7 +18,9 @@
 // starting emerge with a module in PYTHONPATH that tells (through shell
 // wrappers and python-exec alike). It prints tasks, typed edges and the facts
 // that decide a build; convert turns these into a build.Plan, and trusts
-// nothing: indices, names and sizes are checked. What the resolver cannot do
+// nothing: indices, names and sizes are checked. What the resolver said is kept as
+// long as nothing that it read has changed (plancache.go): asked again, a plan of a
+// few packages takes 0.3 s instead of 2.8 s. What the resolver cannot do
 // is taken out by the records of the resolver itself, with the reason, and the
 // rest resolved again, at most ten times.
 //

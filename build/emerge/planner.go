@@ -34,6 +34,8 @@ type PlanRequest struct {
 	// "" if neither this machine nor the swarm has it. Without it such packages
 	// are planned as all others.
 	KeepSource func(ctx context.Context, s build.Source) (string, error)
+	// Cache takes the resolver's last answer where nothing that it read has changed.
+	Cache bool
 	// KeepTree stores a snapshot of a repository and returns its CID. Without it
 	// drones need the same repositories of their own.
 	KeepTree func(ctx context.Context, t Tree) (string, error)
@@ -73,9 +75,13 @@ func (p *Portage) Plan(ctx context.Context, req PlanRequest) (*build.Plan, error
 	}
 	var doc document
 	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
-	err := p.ask(ctx, env, map[string]any{
-		"mode": "plan", "atoms": req.Atoms, "options": options, "max_tries": 10, "keyed": keyedGlobals(),
-	}, &doc)
+	ask := map[string]any{"mode": "plan", "atoms": req.Atoms, "options": options, "max_tries": 10, "keyed": keyedGlobals()}
+	var err error
+	if req.Cache {
+		err = p.resolve(ctx, env, ask, &doc)
+	} else {
+		err = p.ask(ctx, env, ask, &doc)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", describe(req.Atoms), err)
 	}

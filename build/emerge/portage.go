@@ -71,6 +71,7 @@ type Portage struct {
 	globals string // directory of make.globals
 	who     identity
 	trees   *treeCache
+	plans   planCache
 	places  struct {
 		mu    sync.Mutex
 		known bool

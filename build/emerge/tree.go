@@ -1,6 +1,7 @@
 package emerge
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -278,11 +279,12 @@ func (p *Portage) Places(ctx context.Context) (Places, error) {
 	if p.places.known {
 		return p.places.Places, nil
 	}
-	var doc document
+	var doc evaluation
 	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
-	if err := p.ask(ctx, env, map[string]any{"mode": "facts", "keyed": keyedGlobals(), "packages": []string{}}, &doc); err != nil {
+	if err := p.ask(ctx, env, map[string]any{"mode": "target", "keyed": keyedGlobals()}, &doc); err != nil {
 		return Places{}, fmt.Errorf("ask Portage for its directories: %w", err)
 	}
-	p.places.Places, p.places.known = Places{doc.Env.Distdir, doc.Env.Pkgdir}, true
+	vars := doc.Env.Vars // of make.conf alone
+	p.places.Places, p.places.known = Places{cmp.Or(doc.Env.Distdir, vars["DISTDIR"]), cmp.Or(doc.Env.Pkgdir, vars["PKGDIR"])}, true
 	return p.places.Places, nil
 }

@@ -47,6 +47,7 @@ func (l *look) job(info *claims.JobInfo, held map[build.Key]int) Job {
 	if info.Good != nil {
 		g := info.Good
 		j.Peer, j.PeerID, j.CID, j.Size, j.Log, j.Epoch = r.Name(g.Peer), g.Peer, g.Artifact.CID, g.Artifact.Size, g.Log, g.Epoch
+		j.Provisional = g.Provisional
 		j.times(g)
 	} else if rs := r.Results(info.Job.Key); len(rs) > 0 {
 		last := rs[len(rs)-1]

@@ -47,6 +47,13 @@ type PastBuild struct {
 	Because   []string  `json:"because"` // what differs from the good build before
 	AskedBy   []string  `json:"asked_by"`
 	USE       []string  `json:"use"`
+	// Phases are what it went through and how long each took; RootMS of that went
+	// into its root.
+	Phases []build.Phase `json:"phases"`
+	RootMS int64         `json:"root_ms"`
+	// Provisional: built in place, or on a machine's own root, which nothing keeps
+	// from changing.
+	Provisional bool `json:"provisional"`
 }
 
 // PackageOf collects what the board knows of category/name; ok is false when
@@ -85,6 +92,7 @@ func (l *look) past(o, before *claims.Result) PastBuild {
 		StartedMS: hlc.Time(o.Started).Millis(), EndedMS: o.Stamp.Millis(), TookMS: o.Millis, CoreMS: o.CoreMillis, PeakMiB: o.PeakMiB,
 		Inputs: build.OneLine(o.Inputs, 128), Content: build.OneLine(o.Content, 128), Log: o.Log,
 		Holders: []string{}, Away: []string{}, Because: []string{}, AskedBy: []string{}, USE: []string{},
+		Phases: phasesOf(o), RootMS: o.RootMillis, Provisional: o.Provisional,
 	}
 	job := r.Job(o.Key)
 	if job != nil {
@@ -109,6 +117,17 @@ func (l *look) past(o, before *claims.Result) PastBuild {
 	}
 	b.Because = because(r, o, before)
 	return b
+}
+
+// maxPhases bounds what is shown of a peer's word.
+const maxPhases = 32
+
+func phasesOf(o *claims.Result) []build.Phase {
+	out := []build.Phase{}
+	for _, p := range o.Phases[:min(len(o.Phases), maxPhases)] {
+		out = append(out, build.Phase{Name: build.OneLine(p.Name, 24), Millis: p.Millis})
+	}
+	return out
 }
 
 func listed(p *build.Plan, k build.Key) bool {

@@ -150,6 +150,8 @@ type Job struct {
 	CostMS    int64  `json:"took_ms"`
 	PeerID    string `json:"peer_id"`
 	HoldsUp   int    `json:"holds_up"` // jobs that wait for it, directly or not; of blocked and unfit ones
+	// Provisional: built in place, or on a machine's own root.
+	Provisional bool `json:"provisional"`
 	// Differs says of two builds from equal inputs that came out differently;
 	// "" = there are none.
 	Differs string `json:"differs"`

@@ -28,8 +28,11 @@ type Why struct {
 	Do       string      `json:"next_action"`   // a command, where a person can help
 	// Differs says of two builds from equal inputs that came out differently, and
 	// where; "" = there are none. Artifacts are the CIDs of the two.
-	Differs   string   `json:"differs"`
-	Artifacts []string `json:"differing_artifacts"`
+	Differs string `json:"differs"`
+	// Phases and Provisional are those of the good build, as in PastBuild.
+	Phases      []build.Phase `json:"phases"`
+	Provisional bool          `json:"provisional"`
+	Artifacts   []string      `json:"differing_artifacts"`
 }
 
 // Wait is a dependency that is not available yet.
@@ -71,12 +74,12 @@ func Explain(r *claims.Replica, k build.Key, now claims.Now) (w Why, ok bool) {
 			return Why{}, false
 		}
 		return Why{Schema: 1, Key: k, CPV: r.Job(k).CPV.String(), State: "not wanted", Sentence: "no open round asks for it any more",
-			WaitsFor: []Wait{}, Drones: []DroneWord{}, Artifacts: []string{}}, true
+			WaitsFor: []Wait{}, Drones: []DroneWord{}, Artifacts: []string{}, Phases: []build.Phase{}}, true
 	}
 	peers := r.Peers(now)
 	forecast := plan.Forecast(infos, peers)
 	info := &infos[at]
-	w = Why{Schema: 1, Key: k, CPV: info.Job.CPV.String(), State: string(info.State), WaitsFor: []Wait{}, Drones: []DroneWord{}, HoldsUp: holdsUp(infos, k), Artifacts: []string{}}
+	w = Why{Schema: 1, Key: k, CPV: info.Job.CPV.String(), State: string(info.State), WaitsFor: []Wait{}, Drones: []DroneWord{}, HoldsUp: holdsUp(infos, k), Artifacts: []string{}, Phases: []build.Phase{}}
 	byKey := make(map[build.Key]*claims.JobInfo, len(infos))
 	for i := range infos {
 		byKey[infos[i].Job.Key] = &infos[i]
@@ -163,6 +166,9 @@ func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*
 	switch info.State {
 	case claims.JobSafe, claims.JobAvailable:
 		w.Sentence = fmt.Sprintf("it is built, by %s, and on %d peers", r.Name(info.Good.Peer), info.Copies)
+		if w.Phases, w.Provisional = phasesOf(info.Good), info.Good.Provisional; w.Provisional {
+			w.Sentence += "; provisional: on that machine's own root"
+		}
 	case claims.JobAway:
 		w.Sentence = "it is built, and the peers that hold it are away"
 		w.Next = "they come back, or it is built again 15 minutes after they were last heard of"

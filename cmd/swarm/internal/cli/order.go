@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -55,6 +56,13 @@ func showWhy(o render.Out, w view.Why) {
 	}
 	if w.HoldsUp > 0 {
 		o.Printf("  holds up %d jobs\n", w.HoldsUp)
+	}
+	if len(w.Phases) > 0 {
+		words := make([]string, 0, len(w.Phases))
+		for _, p := range w.Phases {
+			words = append(words, render.Clean(p.Name)+" "+render.Duration(time.Duration(p.Millis)*time.Millisecond))
+		}
+		o.Printf("  took: %s\n", strings.Join(words, ", "))
 	}
 	if w.Differs != "" {
 		o.Labeled(render.Warn, "  differs:", render.Clean(w.Differs))

@@ -369,6 +369,8 @@ func jobNote(j view.Job) string {
 		return "waits for " + strings.Join(j.WaitsFor, ", ")
 	case j.Reason != "":
 		return j.Reason
+	case j.Provisional:
+		return "provisional: built on the drone's own root"
 	case len(j.USE) > 0:
 		return "USE=" + strings.Join(j.USE, " ")
 	}

@@ -34,7 +34,7 @@ func (d *Daemon) Diagnose(ctx context.Context, target string) (control.Diagnosis
 	out := control.Diagnosis{Schema: view.Schema, Target: target, Lacks: []control.Lack{}, BDeps: []string{}, Notes: []string{}, Winners: []control.Winner{}, Portage: pp.Portage.Version}
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	ask := emerge.PlanRequest{Target: target, Atoms: []string{"@world"}, Update: true}
+	ask := emerge.PlanRequest{Target: target, Atoms: []string{"@world"}, Update: true, Cache: true}
 	t, err := d.target(ctx, target)
 	if err != nil {
 		return out, err

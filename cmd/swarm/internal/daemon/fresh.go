@@ -216,7 +216,7 @@ func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.F
 	step func(string, string, string, ...any),
 ) (*build.Plan, error) {
 	ask := emerge.PlanRequest{
-		Target: req.Target, Atoms: atoms, Update: true, Options: options, Keep: d.keepFile, Bundle: t.Bundle, Base: t.Base, Strict: t.Rebuild == build.RebuildStrict,
+		Target: req.Target, Atoms: atoms, Update: true, Cache: true, Options: options, Keep: d.keepFile, Bundle: t.Bundle, Base: t.Base, Strict: t.Rebuild == build.RebuildStrict,
 	}
 	if !t.Base.IsZero() {
 		if !req.DryRun {
