@@ -53,6 +53,8 @@ type board struct {
 	bucket  [Buckets][]*entry
 	sums    [Buckets]uint64
 	count   int
+	bytes   int // of all records
+	most    int // of bytes; see maxBoardBytes
 	byWho   map[string]share
 	changes uint64 // grows with every record that came
 	summed  uint64 // the digest, unless stale
@@ -62,12 +64,15 @@ type board struct {
 // share is what one author has on the board.
 type share struct{ records, bytes int }
 
-func newBoard() *board { return &board{byWho: map[string]share{}, stale: true} }
+func newBoard() *board { return &board{byWho: map[string]share{}, most: maxBoardBytes, stale: true} }
+
+// full reports whether a record is more than all peers together may have.
+func (b *board) full(o wire.Opened) bool { return b.bytes+len(o.Raw()) > b.most }
 
 // room reports whether a record's author may have it on the board, too.
 func (b *board) room(o wire.Opened) bool {
 	s := b.byWho[o.Author()]
-	if s.records < maxPerAuthor && s.bytes+len(o.Raw()) <= maxAuthorBytes {
+	if s.records < maxPerAuthor && s.bytes+len(o.Raw()) <= maxAuthorBytes && !b.full(o) {
 		return true
 	}
 	old := b.get(o.Key())
@@ -78,7 +83,7 @@ func (b *board) room(o wire.Opened) bool {
 func (b *board) account(o wire.Opened, sign int) {
 	s := b.byWho[o.Author()]
 	s.records, s.bytes = s.records+sign, s.bytes+sign*len(o.Raw())
-	b.count += sign
+	b.count, b.bytes = b.count+sign, b.bytes+sign*len(o.Raw())
 	if b.byWho[o.Author()] = s; s.records == 0 {
 		delete(b.byWho, o.Author())
 	}

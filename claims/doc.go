@@ -31,6 +31,22 @@
 // and starts nothing, so the simulator in claimstest runs the same code as a
 // swarm does. Package agent owns the one goroutine that calls it.
 //
+// # Bounds
+//
+// One author has at most 200,000 records and 128 MiB on the board, all together
+// 1 GiB; a record that is longer than 32 KiB, or stamped more than 30 s ahead, is
+// none. What is above that is refused and counted (Counters), but for what takes
+// the place of an older record that is no shorter; of a full board a person is told. How fast it can come is bounded by the neighbour that brings it
+// (package agent).
+//
+// How many authors there are is not bounded by itself. Whoever has the swarm's key
+// can make up as many as it likes, each with Beats and all; and nothing tells a
+// made-up one from a member that was away for a year, or from any member to one
+// who joins today and has met nobody yet. A rule by whom this peer has seen would
+// refuse the long absent, and give two peers two boards that never become equal.
+// The bound of the whole is there so that such a flood costs memory and not the
+// daemon; what ends it is a new key (swarm rekey).
+//
 // # Why this, not that
 //
 // A Merkle-DAG CRDT keeps a history that nobody reads and that only grows;

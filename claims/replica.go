@@ -44,6 +44,10 @@ const (
 	maxAuthorBytes = 128 << 20
 )
 
+// maxBoardBytes is what all peers together may have on it. A swarm of a hundred
+// drones some years old has a tenth.
+const maxBoardBytes = 1 << 30
+
 // Config is what a Replica starts from.
 type Config struct {
 	Key      ed25519.PrivateKey
@@ -201,6 +205,7 @@ type Counters struct {
 	Future    uint64 `json:"future"`    // stamped too far ahead
 	Banned    uint64 `json:"banned"`    // its author is banned
 	Quota     uint64 `json:"quota"`     // its author has its share of the board
+	Full      uint64 `json:"full"`      // all authors together have all of it
 	Stale     uint64 `json:"stale"`     // claims of jobs that are done
 	Flood     uint64 `json:"flood"`     // messages above what one peer or author may send
 }
@@ -222,6 +227,7 @@ type Replica struct {
 	report   Beat
 	nextBeat int64
 	working  bool  // there is something to build
+	toldFull bool  // that the board is full
 	toldMay  bool  // the newest Beat said that this peer may claim
 	judgeAt  int64 // boot at which the next lease may end
 	cutOff   bool  // more than a third of the peers fell silent lately
@@ -376,7 +382,12 @@ func (r *Replica) receive(now Now, from string, records []wire.Opened, bodies []
 			r.Refused.Banned++
 			continue
 		case !r.board.room(o):
-			r.Refused.Quota++
+			if r.board.full(o) {
+				r.Refused.Full++
+				r.noteFull()
+			} else {
+				r.Refused.Quota++
+			}
 			continue
 		}
 		if r.merge(now, o, body) {
@@ -387,6 +398,16 @@ func (r *Replica) receive(now Now, from string, records []wire.Opened, bodies []
 		}
 	}
 	r.persist(put)
+}
+
+// noteFull tells a person once: there is no board so large that nobody made up.
+func (r *Replica) noteFull() {
+	if r.toldFull {
+		return
+	}
+	r.toldFull = true
+	r.emit(Alarm{"board", fmt.Sprintf("the board holds %d MiB of records by %d peers, and no more is taken: somebody floods it; swarm peers shows who is new, and swarm rekey shuts out whoever has the swarm's key",
+		r.board.bytes>>20, len(r.board.byWho))})
 }
 
 // persist emits what changed; removals noted by the merge go along.

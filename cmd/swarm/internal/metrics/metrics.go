@@ -19,6 +19,8 @@
 //	swarm_release_version{target,channel}          what a channel shows
 //	swarm_release_timestamp_seconds{target,channel}
 //	swarm_board_records                            records on the board
+//	swarm_board_refused_total{reason}              records of others that this peer did not take since it began:
+//	                                               invalid, future, banned, quota, full, stale; and messages: malformed, flood
 //	swarm_gateway_requests_total{result}           local, streamed, missing, unavailable, index, not_modified, refused
 //	swarm_gateway_sent_bytes_total{kind}           package, index
 //	go_*, process_*                                of this daemon
@@ -93,6 +95,7 @@ func newCollector(s Source) *collector {
 		{"release_version", "Version that a channel shows.", []string{"target", "channel"}},
 		{"release_timestamp_seconds", "When a channel moved to what it shows.", []string{"target", "channel"}},
 		{"board_records", "Records on the board.", nil},
+		{"board_refused_total", "What peers sent and this one did not take, by reason.", []string{"reason"}},
 		{"gateway_requests_total", "Answers of this peer's binhost by result.", []string{"result"}},
 		{"gateway_sent_bytes_total", "Bytes that this peer's binhost sent by kind.", []string{"kind"}},
 	} {
@@ -131,6 +134,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	c.snapshot(d, gauge)
+	for reason, n := range map[string]uint64{
+		"malformed": d.Refused.Malformed, "invalid": d.Refused.Invalid, "future": d.Refused.Future, "banned": d.Refused.Banned,
+		"quota": d.Refused.Quota, "full": d.Refused.Full, "stale": d.Refused.Stale, "flood": d.Refused.Flood,
+	} {
+		ch <- prometheus.MustNewConstMetric(c.desc["board_refused_total"], prometheus.CounterValue, float64(n), reason)
+	}
 }
 
 func (c *collector) snapshot(d *view.Detail, gauge func(name string, v float64, labels ...string)) {

@@ -3,10 +3,12 @@ package metrics
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,6 +29,10 @@ func TestMetricsSayWhatTheSnapshotSays(t *testing.T) {
 	sw := viewtest.New(viewtest.Options{Drones: 4, Jobs: 60, Failures: 2, Away: 1, Hostile: true})
 	d := view.Look(sw.Replica, sw.Now)
 	d.Releases = append(d.Releases, view.Release{Target: "desktop", Channel: "stable", Version: 3, Timestamp: 17})
+	refused := reflect.ValueOf(&d.Refused).Elem()
+	for i := range refused.NumField() {
+		refused.Field(i).SetUint(uint64(100 + i))
+	}
 	w := scrape(t, Source{Version: "v1", Latest: func(context.Context) (*view.Detail, error) { return d, nil },
 		Gateway: func() Gateway {
 			return Gateway{Requests: map[string]uint64{"local": 7}, Bytes: map[string]uint64{"package": 99}}
@@ -39,6 +45,13 @@ func TestMetricsSayWhatTheSnapshotSays(t *testing.T) {
 		`swarm_release_version{channel="stable",target="desktop"} 3`, `swarm_gateway_requests_total{result="local"} 7`, `swarm_gateway_sent_bytes_total{kind="package"} 99`,
 		`swarm_issues{kind="failed",severity="degraded"} 2`} {
 		if !strings.Contains(body, want+"\n") {
+			t.Errorf("no %s", want)
+		}
+	}
+	// Every counter that the board has, by the name that it has in --json.
+	for i := range refused.NumField() {
+		reason := refused.Type().Field(i).Tag.Get("json")
+		if want := fmt.Sprintf("swarm_board_refused_total{reason=%q} %d\n", reason, 100+i); !strings.Contains(body, want) {
 			t.Errorf("no %s", want)
 		}
 	}
