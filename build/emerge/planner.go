@@ -3,6 +3,7 @@ package emerge
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/build-swarm/swarm/build"
@@ -105,6 +106,10 @@ func (p *Portage) Plan(ctx context.Context, req PlanRequest) (*build.Plan, error
 		if plan.Trees, err = p.keepTrees(ctx, trees, doc.Env.Repos, req.KeepTree); err != nil {
 			return nil, fmt.Errorf("plan %s: %w", describe(req.Atoms), err)
 		}
+	}
+	// A log that cannot be read costs the guesses and no plan.
+	if past, err := p.pastBuilds(); err == nil {
+		guess(plan, past, runtime.NumCPU())
 	}
 	plan.Command = command(req)
 	plan.Repos = p.revisions(ctx, doc.Env.Repos)
