@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/build-swarm/swarm/build"
@@ -62,11 +63,19 @@ func (p *Portage) WouldCompile(ctx context.Context, m *release.Manifest, index [
 	}
 	for line := range strings.Lines(string(text)) {
 		t := trialLine.FindStringSubmatch(line)
+		if t != nil && provides(set, t[2]) {
+			continue // its own package.provided, which this Portage has not, keeps emerge from it
+		}
 		if t != nil && (released[t[2]] || strings.Contains(t[1], "r")) {
 			out = append(out, build.OneLine(t[2], 200))
 		}
 	}
 	return out, nil
+}
+
+func provides(set *release.Installed, name string) bool {
+	c, err := build.ParseCPV(name)
+	return err == nil && slices.ContainsFunc(set.Provided, func(p build.CPV) bool { return p.CP() == c.CP() })
 }
 
 // consumerEnv lets emerge see this configuration and, as what is installed, the

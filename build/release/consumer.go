@@ -18,6 +18,7 @@ type Consumer struct {
 type consumer struct {
 	name  string
 	byCP  map[string][]*installed
+	given map[string][]build.CPV // of package.provided, by category/name
 	bound map[place][]*installed // by the library they were built against
 }
 
@@ -32,7 +33,10 @@ type installed struct {
 type place struct{ cp, slot string }
 
 func newConsumer(c Consumer) *consumer {
-	out := &consumer{name: c.Name, byCP: map[string][]*installed{}, bound: map[place][]*installed{}}
+	out := &consumer{name: c.Name, byCP: map[string][]*installed{}, given: map[string][]build.CPV{}, bound: map[place][]*installed{}}
+	for _, p := range c.Set.Provided {
+		out.given[p.CP()] = append(out.given[p.CP()], p)
+	}
 	for i := range c.Set.Packages {
 		p := &c.Set.Packages[i]
 		slot, err := build.ParseSlot(p.Slot)
@@ -79,6 +83,13 @@ func (c *consumer) at(p place) *installed {
 func (c *consumer) has(a *build.Atom) bool {
 	for _, in := range c.byCP[a.Category+"/"+a.Name] {
 		if Matches(a, in.cpv, in.slot) {
+			return true
+		}
+	}
+	anySlot := *a
+	anySlot.Slot = "" // what is provided has none, and Portage asks for none
+	for _, p := range c.given[a.Category+"/"+a.Name] {
+		if Matches(&anySlot, p, build.Slot{}) {
 			return true
 		}
 	}

@@ -55,6 +55,22 @@ func TestALibraryInAnotherSubslotEntersWithAllItsRebuiltDependantsOrNotAtAll(t *
 	equal(t, len(m.Entries), 0)
 }
 
+// A kernel that its owner builds by hand, say: the consumer needs no package for
+// it, in whichever slot it is asked for.
+func TestWhatAConsumerProvidesItselfHoldsNothingBack(t *testing.T) {
+	app := entry(t, "app", "app-misc/app-2", "0", "", ">=dev-libs/byhand-2:3/4")
+	for version, want := range map[string]int{"": 0, "1": 0, "2": 1, "2.5-r1": 1} {
+		c := has(t, "desktop", "app-misc/app-1 0")
+		if version != "" {
+			c.Set.Provided = []build.CPV{{Category: "dev-libs", Name: "byhand", Version: version}}
+		}
+		m, held := compose(t, nil, Options{Consumers: []Consumer{c}}, app)
+		if len(m.Entries) != want || len(held) != 1-want {
+			t.Errorf("provided in version %q: %v is released, %v held back", version, names(m), reasons(held))
+		}
+	}
+}
+
 func TestARebuildThatStandsInTheReleaseAlreadyLetsTheLibraryIn(t *testing.T) {
 	prev, _ := compose(t, nil, Options{}, entry(t, "lib2", "dev-libs/lib-2", "0/2", "", ""), entry(t, "app@2", "app-misc/app-2", "0", "", "dev-libs/lib:0/2=", "lib2"))
 	laptop := has(t, "laptop", "dev-libs/lib-1 0/1", "app-misc/app-1 0 dev-libs/lib:0/1=")

@@ -15,12 +15,15 @@ import (
 
 // Installed is what a subscribed consumer tells of itself, so that no release
 // leaves it to compile: names, versions, slots, USE flags and dependencies of
-// its packages, and its world file. It holds no file, no setting and nothing
-// about the machine.
+// its packages, its world file, and the packages that its owner provides without
+// Portage. It holds no file, no other setting and nothing about the machine.
 type Installed struct {
 	Target   string             `cbor:"target" json:"target"`
 	World    []string           `cbor:"world" json:"world"`       // atoms and sets, sorted
 	Packages []InstalledPackage `cbor:"packages" json:"packages"` // sorted by CPV
+	// Provided are the packages of package.provided, sorted: Portage takes them
+	// to be there, in every slot.
+	Provided []build.CPV `cbor:"provided,omitempty" json:"provided,omitempty"`
 }
 
 // InstalledPackage is one entry of a consumer's /var/db/pkg.
@@ -65,6 +68,8 @@ func (s *Installed) Sort() {
 	slices.Sort(s.World)
 	s.World = slices.Compact(s.World)
 	slices.SortFunc(s.Packages, func(a, b InstalledPackage) int { return strings.Compare(a.CPV.String(), b.CPV.String()) })
+	slices.SortFunc(s.Provided, func(a, b build.CPV) int { return strings.Compare(a.String(), b.String()) })
+	s.Provided = slices.Compact(s.Provided)
 	for i := range s.Packages {
 		slices.SortFunc(s.Packages[i].Meta, func(a, b build.Pair) int { return cmp.Compare(a.Name, b.Name) })
 	}
@@ -78,8 +83,8 @@ func (s *Installed) Validate() error {
 	switch {
 	case !build.ValidTarget(s.Target):
 		return bad("target %q", clip(s.Target))
-	case len(s.Packages) > maxInstalled || len(s.World) > maxWorld:
-		return bad("%d packages and %d world entries", len(s.Packages), len(s.World))
+	case len(s.Packages) > maxInstalled || len(s.World) > maxWorld || len(s.Provided) > maxInstalled:
+		return bad("%d packages, %d provided ones and %d world entries", len(s.Packages), len(s.Provided), len(s.World))
 	}
 	for _, a := range s.World {
 		if a == "" || len(a) > 400 || !printable(a) || strings.ContainsAny(a, " ") {
@@ -87,6 +92,16 @@ func (s *Installed) Validate() error {
 		}
 	}
 	last := ""
+	for _, c := range s.Provided {
+		if err := c.Validate(); err != nil {
+			return bad("provided: %v", err)
+		}
+		if c.String() <= last {
+			return bad("provided %s is not in order, or twice", clip(c.String()))
+		}
+		last = c.String()
+	}
+	last = ""
 	for i := range s.Packages {
 		p := &s.Packages[i]
 		if err := p.CPV.Validate(); err != nil {

@@ -393,15 +393,16 @@ func (u *updater) publish(ctx context.Context) {
 	if err != nil || strings.Contains(string(text), notPublished) {
 		return
 	}
-	if _, err := publishInstalled(ctx, u.client, u.portage.EROOT, u.target); err != nil {
+	if _, err := publishInstalled(ctx, u.client, u.portage.EROOT, u.portage.Config, u.target); err != nil {
 		u.note("what is installed here was not published: %v", err)
 	}
 }
 
-// publishInstalled sends what is installed below an EROOT to the daemon, which
-// passes it on, and returns how many packages that are.
-func publishInstalled(ctx context.Context, client *control.Client, eroot, target string) (int, error) {
-	set, err := update.Installed(eroot, target)
+// publishInstalled sends what is installed below an EROOT, and what the owner
+// provides, to the daemon, which passes it on, and returns how many packages are
+// installed.
+func publishInstalled(ctx context.Context, client *control.Client, eroot, config, target string) (int, error) {
+	set, err := update.Installed(eroot, config, target)
 	if err != nil {
 		return 0, err
 	}

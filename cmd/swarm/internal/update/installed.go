@@ -17,10 +17,15 @@ import (
 const maxMeta = 256 << 10
 
 // Installed reads what is installed below an EROOT ("/", or a Prefix with a
-// slash at its end): /var/db/pkg and the world file. Entries that are no
-// packages (half-merged ones begin with "-MERGING-") are passed over.
-func Installed(eroot, target string) (*release.Installed, error) {
+// slash at its end): /var/db/pkg and the world file; and what package.provided
+// of the user's profile below the configuration's root names. Entries that are
+// no packages (half-merged ones begin with "-MERGING-") are passed over.
+func Installed(eroot, config, target string) (*release.Installed, error) {
 	s := &release.Installed{Target: target, World: []string{}, Packages: []release.InstalledPackage{}}
+	var err error
+	if s.Provided, err = provided(filepath.Join(config, "etc/portage/profile/package.provided")); err != nil {
+		return nil, fmt.Errorf("read what is provided: %w", err)
+	}
 	db := filepath.Join(eroot, "var/db/pkg")
 	cats, err := os.ReadDir(db)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,6 +67,48 @@ func Installed(eroot, target string) (*release.Installed, error) {
 	}
 	s.Sort()
 	return s, nil
+}
+
+// provided reads package.provided, a file or a directory of files. Lines that
+// Portage complains about are passed over. Profiles of repositories may not have
+// the file since EAPI 7.
+func provided(path string) ([]build.CPV, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		list, err := os.ReadDir(path)
+		if err != nil {
+			return nil, err
+		}
+		var out []build.CPV
+		for _, f := range list {
+			if strings.HasPrefix(f.Name(), ".") || strings.HasSuffix(f.Name(), "~") {
+				continue // as Portage does
+			}
+			more, err := provided(filepath.Join(path, f.Name()))
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, more...)
+		}
+		return out, nil
+	}
+	b, err := readAtMost(path, maxMeta)
+	if err != nil {
+		return nil, err
+	}
+	var out []build.CPV
+	for line := range strings.Lines(string(b)) {
+		line, _, _ = strings.Cut(line, "#")
+		if c, err := build.ParseCPV(strings.TrimSpace(line)); err == nil {
+			out = append(out, c)
+		}
+	}
+	return out, nil
 }
 
 func installedPackage(dir string, cpv build.CPV) (release.InstalledPackage, error) {

@@ -69,13 +69,19 @@ func TestWhatIsInstalledIsReadAndNoMoreThanThat(t *testing.T) {
 	}
 	write(t, filepath.Join(root, "var/lib/portage/world"), "app-misc/app\n# a comment\n\n")
 	write(t, filepath.Join(root, "var/lib/portage/world_sets"), "@mine\n")
-	s, err := Installed(root, "desktop")
+	write(t, filepath.Join(root, "etc/portage/profile/package.provided/mine"), "sys-kernel/gentoo-sources-6.12.1 # built by hand\n\n>=not/a-cpv-1\n")
+	write(t, filepath.Join(root, "etc/portage/profile/package.provided/sub/more"), "app-misc/tool-1-r2\napp-misc/tool-1-r2\n")
+	write(t, filepath.Join(root, "etc/portage/profile/package.provided/old~"), "app-misc/old-1\n")
+	s, err := Installed(root, root, "desktop")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(s.Packages) != 2 || s.Packages[0].CPV.String() != "app-misc/app-3-r1" || s.Packages[1].Slot != "0/1" || s.Packages[0].Value("USE") != "ssl amd64" ||
 		!slices.Equal(s.World, []string{"@mine", "app-misc/app"}) {
 		t.Errorf("%+v", s)
+	}
+	if len(s.Provided) != 2 || s.Provided[0].String() != "app-misc/tool-1-r2" || s.Provided[1].String() != "sys-kernel/gentoo-sources-6.12.1" {
+		t.Errorf("provided: %v", s.Provided)
 	}
 	b, err := s.Encode()
 	if err != nil {
@@ -88,7 +94,7 @@ func TestWhatIsInstalledIsReadAndNoMoreThanThat(t *testing.T) {
 			}
 		}
 	}
-	if s, err := Installed(filepath.Join(root, "none"), "desktop"); err != nil || len(s.Packages) != 0 {
+	if s, err := Installed(filepath.Join(root, "none"), filepath.Join(root, "none"), "desktop"); err != nil || len(s.Packages) != 0 {
 		t.Errorf("an empty machine: %v, %v", s, err)
 	}
 }
