@@ -246,6 +246,9 @@ func (r *Replica) beat(now Now) {
 	}
 	r.toldMay = ok
 	r.nextBeat = now.Boot + b.PeriodMS
+	if b.Quiet { // at a whole minute, as all that a quiet peer does: it wakes its machine once
+		r.nextBeat -= now.Wall % QuietMillis
+	}
 	o, err := r.seal(now, b)
 	if err != nil {
 		r.emit(Alarm{"beat", "a Beat could not be written: " + err.Error()})

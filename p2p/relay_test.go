@@ -48,3 +48,35 @@ func TestAPeerThatNobodyCanDialIsReachedThroughAMember(t *testing.T) {
 		t.Errorf("%+v", info)
 	}
 }
+
+func TestADetourIsLeftWhenTheDirectWayWorks(t *testing.T) {
+	key := p2p.NewSwarmKey()
+	member := start(t, p2p.Config{Identity: p2ptest.Identity(0), SwarmKey: key})
+	late := start(t, p2p.Config{Identity: p2ptest.Identity(1), SwarmKey: key, Static: member.Addrs()})
+	// Not run, so that it dials whom this test says, and listens nowhere.
+	asker, err := p2p.NewHost(p2p.Config{Identity: p2ptest.Identity(2), SwarmKey: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asker.Close()
+	if err := asker.Connect(within(t), member.Addrs()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() string {
+		if err := asker.Detour(within(t), late.Self()); err != nil {
+			return err.Error() // it has no reservation yet
+		}
+		return ""
+	})
+	if info, _ := asker.PeerInfo(late.Self()); info.Kind != "relay" {
+		t.Fatalf("it is reached as %+v", info)
+	}
+	asker.Learn(late.Self(), late.Addrs())
+	asker.GoStraight(within(t))
+	if info, _ := asker.PeerInfo(late.Self()); info.Kind != "LAN" {
+		t.Errorf("it is reached as %+v", info)
+	}
+	if n := asker.Connections(late.Self()); n != 1 {
+		t.Errorf("%d connections to it are open; the detour was not in use", n)
+	}
+}

@@ -149,16 +149,15 @@ func (h *Host) settle(ctx context.Context, all bool) {
 // inUse reports whether somebody wants something on a peer's connections: what
 // libp2p, the DHT and this package say to each other there is none of that.
 func (h *Host) inUse(id peer.ID) bool {
-	for _, c := range h.lh.Network().ConnsToPeer(id) {
-		for _, s := range c.GetStreams() {
-			name := string(s.Protocol())
-			own := name == peersProto || name == restProto || name == instanceProto || strings.Contains(name, "/kad/")
-			if strings.HasPrefix(name, "/swarm/") && !own {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(h.lh.Network().ConnsToPeer(id), connInUse)
+}
+
+func connInUse(c network.Conn) bool {
+	return slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool {
+		name := string(s.Protocol())
+		own := name == peersProto || name == restProto || name == instanceProto || strings.Contains(name, "/kad/")
+		return strings.HasPrefix(name, "/swarm/") && !own
+	})
 }
 
 // tellRest tells a peer whether this host rests, and again if that is not so any

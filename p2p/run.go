@@ -52,6 +52,7 @@ func (h *Host) Run(ctx context.Context) error {
 	wg.Go(func() { h.redial(ctx, &wg) })
 	wg.Go(func() { h.Awake(ctx, h.askPeers) })
 	wg.Go(func() { h.Awake(ctx, h.lookStranded) })
+	wg.Go(func() { h.Awake(ctx, h.straighten) })
 	conns := make(chan network.Conn, 64)
 	wg.Go(func() { h.watchTwins(ctx, &wg, conns) })
 	wg.Go(func() { h.saveBook(ctx) })

@@ -312,7 +312,7 @@ func (w *Watch) step(ctx context.Context) time.Duration {
 	}
 	every := idleEvery
 	if v.Quiet && w.plugs.heard() {
-		every = quietEvery
+		every = now.Wall.Truncate(quietEvery).Add(quietEvery).Sub(now.Wall) // when its other work is done, too
 	}
 	if len(builds) > 0 && !v.Steady {
 		every = busyEvery

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,8 @@ type Quiet struct {
 	Host  *p2p.Host
 	Log   *slog.Logger
 
-	on atomic.Bool
+	on         atomic.Bool
+	processors int // that this process used before; Set's own
 }
 
 // Set makes this peer quiet, or ends that. It is called once in a while with on
@@ -34,6 +36,13 @@ func (q *Quiet) Set(ctx context.Context, on bool) {
 	was := q.on.Swap(on)
 	if was != on {
 		q.Log.Info("this peer is on battery and builds nothing", "quiet", on)
+		if on {
+			// One is enough, and for two the runtime wakes threads that look in vain
+			// for something to do: a third of all wake-ups.
+			q.processors = runtime.GOMAXPROCS(1)
+		} else {
+			runtime.GOMAXPROCS(q.processors)
+		}
 	}
 	if err := q.Board.Quiet(on); err != nil {
 		q.Log.Warn("the gossip of the swarm", "quiet", on, "error", err)
