@@ -305,7 +305,13 @@ class Session:
         except Exception:
             return "it is not a valid atom"
         if not every:
-            if self.portdb.cp_list(bare.cp):
+            have = self.portdb.cp_list(bare.cp)
+            unread = [c for c in have if self.unreadable(c)]
+            if unread:
+                where = self.portdb.findname(unread[-1]) or unread[-1]
+                return (f"{unread[-1]} cannot be read: {where} is not in its Manifest, or does not parse "
+                        "(a repository without metadata/layout.conf wants full Manifests)")
+            if have:
                 return "no version of it satisfies this"
             return "there is no such package"
         cpv = every[-1]
@@ -316,6 +322,13 @@ class Session:
         if bare.use:
             return f"{cpv} has other USE flags than {bare.use}"
         return "no version of it can be used"
+
+    def unreadable(self, cpv):
+        """Whether Portage can make no metadata of an ebuild: to the resolver it is not there."""
+        try:
+            return not self.portdb.aux_get(str(cpv), ["EAPI"])
+        except Exception:
+            return True
 
     # --- facts --------------------------------------------------------------
 

@@ -428,3 +428,31 @@ func TestSourcesAreSharedAsSoonAsTheyAreFetchedAndAtTheEnd(t *testing.T) {
 		t.Errorf("shared %d times more, want once: at the end", len(shared))
 	}
 }
+
+func TestAJobForWhichThereIsNoRoomGoesElsewhereAndTheDroneSaysWhy(t *testing.T) {
+	builds := 0
+	x := newBench(t, t.TempDir(), builderFunc(func(context.Context, Request) (Result, error) {
+		builds++
+		return Result{}, &build.Failure{Class: build.BadMachine, Reason: "no space left on the device"}
+	}))
+	job := agenttest.Job(t, "app")
+	x.Ask(job)
+	var why string
+	x.Until("the drone declines the job", func(r *claims.Replica, now claims.Now) (declined bool) {
+		why, declined = r.Declined(job.Key, x.Self, now)
+		return declined
+	})
+	if why != "no space left on the device" {
+		t.Errorf("it says %q", why)
+	}
+	x.Do(func(r *claims.Replica, now claims.Now) []claims.Event {
+		info := r.SurveyRound("r1", now)[0]
+		if info.State == claims.JobBlocked || info.State.Done() || info.Holder != "" || len(info.Failures) > 0 {
+			t.Errorf("others find it %s, held by %q, with %d failures of the package", info.State, info.Holder, len(info.Failures))
+		}
+		return nil
+	})
+	if builds != 1 {
+		t.Errorf("it was tried %d times", builds)
+	}
+}
