@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,6 +109,9 @@ func (x *exporter) run(ctx context.Context, r control.ExportReply) error {
 		}
 		x.Bytes += f.Size
 	}
+	if err := x.later(&r); err != nil {
+		return err
+	}
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	if _, err := z.Write(r.Index); err != nil {
@@ -128,6 +132,37 @@ func (x *exporter) run(ctx context.Context, r control.ExportReply) error {
 		}
 	}
 	return x.tidy(named)
+}
+
+// later gives an index that goes back (export --release of an older one) a time
+// after that of the index it replaces: a client that has that one would not look
+// at an older one.
+func (x *exporter) later(r *control.ExportReply) error {
+	old, err := os.ReadFile(filepath.Join(x.dir, "Packages"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	had := timestamp(old)
+	if had < r.Timestamp || had == r.Timestamp && bytes.Equal(old, r.Index) {
+		return nil
+	}
+	const apart = 6 // seconds: Portage asks with 5 more than it has
+	line := func(t int64) []byte { return fmt.Appendf(nil, "\nTIMESTAMP: %d\n", t) }
+	r.Index = bytes.Replace(r.Index, line(r.Timestamp), line(had+apart), 1)
+	r.Timestamp = had + apart
+	return nil
+}
+
+// timestamp reads TIMESTAMP of an index, 0 when it has none.
+func timestamp(index []byte) int64 {
+	header, _, _ := bytes.Cut(index, []byte("\n\n"))
+	_, after, _ := bytes.Cut(header, []byte("\nTIMESTAMP: "))
+	value, _, _ := bytes.Cut(after, []byte("\n"))
+	t, _ := strconv.ParseInt(string(value), 10, 64)
+	return t
 }
 
 // claim makes the directory, or takes one that is empty or was exported to.
