@@ -273,6 +273,9 @@ func ExplainDrone(r *claims.Replica, peer string, now claims.Now) (w DroneWhy, o
 		w.Sentence = "it is not a drone (--slots 0)"
 	case len(p.Beat.Jobs) > 0:
 		w.Sentence = "it builds " + nameOf(r, p.Beat.Jobs[0].Key)
+		if isPaused {
+			w.Sentence += ", and takes no more: " + paused
+		}
 	case isPaused:
 		w.Sentence = paused
 	case !p.Beat.Accepting:

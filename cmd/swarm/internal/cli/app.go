@@ -203,7 +203,7 @@ func noFlag(flags []cli.Flag, full string, subs []*cli.Command, name string) err
 	if len(name) == 1 {
 		dash = "-"
 	}
-	if best := nearest(name, names); best != "" {
+	if best := control.Nearest(name, names); best != "" {
 		return usage("did you mean: "+full+" --"+best, "%s has no flag %s%s", full, dash, name)
 	}
 	for _, cmd := range subs {
@@ -222,21 +222,10 @@ func unknown(cmds []*cli.Command, parent, word string) error {
 	for _, c := range cmds {
 		names = append(names, c.Name)
 	}
-	if best := nearest(word, names); best != "" {
+	if best := control.Nearest(word, names); best != "" {
 		return usage("did you mean: "+parent+" "+best, "no command %q", word)
 	}
 	return usage(parent+" --help lists the commands", "no command %q", word)
-}
-
-// nearest is the word that was probably meant, "" when none is near.
-func nearest(word string, words []string) string {
-	best, dist := "", min(3, len(word))
-	for _, w := range words {
-		if d := distance(word, w); d < dist {
-			best, dist = w, d
-		}
-	}
-	return best
 }
 
 // guard closes the traps of urfave/cli v2 on a command and those below it: a
@@ -266,7 +255,7 @@ func guard(e *env, cmd *cli.Command, parent string) {
 		for i, a := range args {
 			// urfave drops a first "--", so the words as typed are asked.
 			if len(a) > 1 && a != "--" && strings.HasPrefix(a, "-") && slices.Contains(beforeDashes(e.args), a) {
-				return usage(strings.Join(append([]string{full}, reordered(args, i)...), " "), "the flag %s stands after an argument and would be ignored", a)
+				return usage(full+" "+shellWords(reordered(args, i)), "the flag %s stands after an argument and would be ignored", a)
 			}
 		}
 		return run(c)
@@ -286,6 +275,17 @@ func reordered(args []string, i int) []string {
 	return append(slices.Clone(args[i:]), args[:i]...)
 }
 
+// shellWords are arguments as a shell takes them.
+func shellWords(args []string) string {
+	out := slices.Clone(args)
+	for i, a := range out {
+		if a == "" || strings.ContainsAny(a, " \t\n'\"\\$`*?[]{}()<>|&;#~!") {
+			out[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(out, " ")
+}
+
 // positional returns a command's arguments: at least low, at most high of them
 // (high < 0: any number).
 func positional(c *cli.Context, low, high int, names string) ([]string, error) {
@@ -302,24 +302,4 @@ func positional(c *cli.Context, low, high int, names string) ([]string, error) {
 		return nil, usage(c.Command.HelpName+" --help", "%s wants %s", c.Command.HelpName, want)
 	}
 	return args, nil
-}
-
-// distance is the edit distance of two short words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := prev
-			if a[i] != b[j] {
-				cost = 1 + min(prev, row[j], row[j+1])
-			}
-			prev, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/urfave/cli/v2"
 	"github.com/urfave/cli/v2/altsrc"
+
+	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 )
 
 // version is the module's version, or the commit it was built from.
@@ -160,7 +162,7 @@ func knownSettings(path, text string) error {
 			continue
 		}
 		hint := "swarm run --help lists the settings"
-		if best := nearest(name, known); best != "" {
+		if best := control.Nearest(name, known); best != "" {
 			hint = "did you mean: " + best
 		}
 		return failure(hint, "settings %s: there is no setting %q", path, name)

@@ -19,8 +19,8 @@ func whyCmd(e *env) *cli.Command {
 		Action: func(c *cli.Context) error {
 			client := control.NewClient(c.String("socket"))
 			if drone := c.String("drone"); drone != "" {
-				if _, err := positional(c, 0, 0, ""); err != nil {
-					return err
+				if c.Args().Present() {
+					return usage("swarm why --drone "+shellWords([]string{drone})+", or swarm why "+shellWords(c.Args().Slice()[:1]), "swarm why wants a JOB or --drone PEER, not both")
 				}
 				w, err := client.WhyDrone(c.Context, drone)
 				if err != nil {

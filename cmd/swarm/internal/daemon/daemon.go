@@ -420,37 +420,6 @@ func (d *Daemon) find(ctx context.Context, name string) (f found, err error) {
 	return f, errors.Join(err, unknown)
 }
 
-// minKeyEnd is how much of a key's end has to be given, in characters.
-const minKeyEnd = 6
-
-func findJob(r *claims.Replica, name string, now claims.Now) (*build.Job, error) {
-	var hits []*build.Job
-	for _, rd := range r.Rounds() {
-		for _, info := range r.SurveyRound(rd.ID, now) {
-			j := info.Job
-			if string(j.Key) == name || len(name) >= minKeyEnd && strings.HasSuffix(string(j.Key), name) || j.CPV.String() == name || j.CPV.CP() == name || j.CPV.Name == name {
-				hits = append(hits, j)
-			}
-		}
-		if len(hits) > 0 {
-			break
-		}
-	}
-	switch len(hits) {
-	case 0:
-		return nil, &control.Error{Kind: control.KindNotFound, Message: "no job " + build.OneLine(name, 80), Hint: "swarm jobs lists them"}
-	case 1:
-		return hits[0], nil
-	}
-	var list []string
-	for _, j := range hits {
-		list = append(list, fmt.Sprintf("%s %s (USE=%q)", j.Key.Short(), j.CPV, strings.Join(j.USE, " ")))
-	}
-	slices.Sort(list)
-	return nil, &control.Error{Kind: control.KindUsage, Message: build.OneLine(name+" names several jobs: "+strings.Join(list, ", "), 400),
-		Hint: "give a key instead of the name, such as " + hits[0].Key.Short()}
-}
-
 // Log copies a job's log: live from whoever builds it, else the kept blob.
 func (d *Daemon) Log(ctx context.Context, w io.Writer, name string, follow bool) error {
 	off, from := int64(0), "" // what was copied, and whose log it was
