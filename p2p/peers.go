@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -138,7 +139,7 @@ type PeerInfo struct {
 	Connected bool
 	Addr      string        // of the connection, as a multiaddr; empty when there is none
 	Addrs     []string      // where it is known to be
-	Kind      string        // "LAN" (private or loopback address), "direct", or "relay" (through a member); empty without a connection
+	Kind      string        // "LAN" (private or loopback address), "VPN" (over a point-to-point interface, as of WireGuard), "direct", or "relay" (through a member); empty without a connection
 	RTT       time.Duration // smallest round trip seen; 0 when not measured yet
 	Seen      time.Time     // last connected; zero if never
 	Static    bool
@@ -173,11 +174,36 @@ func (h *Host) PeerInfo(peerID string) (PeerInfo, bool) {
 		switch {
 		case relayed(at):
 			info.Kind = "relay"
+		case overVPN(conn.LocalMultiaddr()):
+			info.Kind = "VPN"
 		case manet.IsPrivateAddr(at) || manet.IsIPLoopback(at):
 			info.Kind = "LAN"
 		}
 	}
 	return info, true
+}
+
+// overVPN reports whether an own address is that of a tunnel: tun and WireGuard
+// interfaces are point-to-point, as is a modem, which is no LAN either.
+func overVPN(own ma.Multiaddr) bool {
+	ip, err := manet.ToIP(own)
+	if err != nil || ip.IsLoopback() {
+		return false
+	}
+	list, err := net.Interfaces()
+	if err != nil {
+		return false // nothing is known of it, then
+	}
+	for _, i := range list {
+		if i.Flags&net.FlagPointToPoint == 0 {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err == nil && slices.ContainsFunc(addrs, func(a net.Addr) bool { n, ok := a.(*net.IPNet); return ok && n.IP.Equal(ip) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Known lists every peer that the host knows of, connected or not, by ID.

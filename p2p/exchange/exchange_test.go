@@ -101,6 +101,17 @@ func TestFetchBringsTheBlobFromAnyNumberOfHolders(t *testing.T) {
 	}
 }
 
+func TestTheRateOfAHolderIsKnownOnceItHasDelivered(t *testing.T) {
+	s := newSwarm(t, "a", "b")
+	c := s.put(t, castest.Blob(20_000_000, 1))
+	if err := s.f.Fetch(wait(t), c, []string{"a"}, castest.NewMemory()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := s.f.Rate("a"), s.f.Rate("b"); a <= 0 || b != 0 {
+		t.Errorf("a delivered at %d bytes/s, b, which was not asked, at %d", a, b)
+	}
+}
+
 // plain hides what a store can do beyond cas.Store.
 type plain struct{ cas.Store }
 

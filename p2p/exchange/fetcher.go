@@ -54,6 +54,35 @@ type fetching struct {
 	mu      sync.Mutex
 	running map[cid.Cid]chan struct{} // closed when that Fetch ends
 	lies    map[lie]bool
+	rates   map[string]int64 // bytes per second, by holder
+}
+
+// rateLeast is what has to come at a time to tell of a link, in bytes.
+const rateLeast = 1 << 20
+
+// measured notes how fast a holder delivered; some times count, the last most.
+func (f *fetching) measured(holder string, bytes int64, d time.Duration) {
+	if bytes < rateLeast || d <= 0 {
+		return
+	}
+	rate := int64(float64(bytes) / d.Seconds())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.rates == nil {
+		f.rates = map[string]int64{}
+	}
+	if old := f.rates[holder]; old > 0 {
+		rate = old + (rate-old)/4
+	}
+	f.rates[holder] = rate
+}
+
+// Rate is how fast a holder delivered lately, on one stream, in bytes per second;
+// 0 = nothing of more than 1 MiB came from it since this process began.
+func (f *fetching) Rate(holder string) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rates[holder]
 }
 
 type lie struct {

@@ -170,7 +170,9 @@ func (t *transfer) work(ctx context.Context, holder string) error {
 			s, err = t.f.dialFor(ctx, ctx, holder, t.size)
 		}
 		if err == nil {
+			began := time.Now()
 			err = t.get(ctx, s, sp)
+			t.f.measured(holder, (sp.next-first)*cas.GroupSize, time.Since(began)) // only this worker moves next
 		}
 		if err != nil && s != nil {
 			s.drop()

@@ -309,11 +309,20 @@ func peersCmd(e *env) *cli.Command {
 	}
 }
 
+// shortRate writes bytes per second in a few letters: 93M/s.
+func shortRate(n int64) string {
+	unit := 0
+	for ; n >= 1000 && unit < 3; unit++ {
+		n = (n + 512) >> 10
+	}
+	return fmt.Sprintf("%d%s/s", n, [...]string{"B", "K", "M", "G"}[unit])
+}
+
 // showPeers writes the table, and below it why a peer cannot be reached.
 func showPeers(o render.Out, peers []control.Peer) {
-	t := o.NewTable("PEER", "STATE", "VIA", "RTT", "CORES", "BLOBS", "KEPT", "HEARD", "ID")
+	t := o.NewTable("PEER", "STATE", "VIA", "RTT", "RATE", "CORES", "BLOBS", "KEPT", "HEARD", "ID")
 	for _, p := range peers {
-		via, rtt := p.Via, "-"
+		via, rtt, rate := p.Via, "-", "-"
 		if p.Self {
 			via = "self"
 		} else if via == "" {
@@ -322,11 +331,14 @@ func showPeers(o render.Out, peers []control.Peer) {
 		if p.Connected && p.RTTMicros > 0 {
 			rtt = fmt.Sprintf("%.1fms", float64(p.RTTMicros)/1000)
 		}
+		if p.Rate > 0 {
+			rate = shortRate(p.Rate)
+		}
 		id := p.ID
 		if o.TTY {
 			id = shortID(id)
 		}
-		t.Row(nickOr(p.Nick), stateCell(p.State), via, rtt, p.Cores, p.Blobs, render.Bytes(p.UsedB), heard(p.Peer), id)
+		t.Row(nickOr(p.Nick), stateCell(p.State), via, rtt, rate, p.Cores, p.Blobs, render.Bytes(p.UsedB), heard(p.Peer), id)
 	}
 	t.Flush()
 	if !o.TTY {

@@ -143,13 +143,13 @@ func TestPeersOnATerminalSayWhatIsWrong(t *testing.T) {
 	var b bytes.Buffer
 	lost := control.Peer{Problem: "swarm key mismatch: /ip4/10.0.0.7/tcp/4747 does not hold this swarm's key"}
 	lost.ID, lost.State = "12D3KooWBWC2wGxpWxkaff56MCnLoFjFeUEPjPvmXj5UotvcE7kk", "unreached"
-	near := control.Peer{Connected: true, Via: "LAN", RTTMicros: 4120}
+	near := control.Peer{Connected: true, Via: "LAN", RTTMicros: 4120, Rate: 93 << 20}
 	near.ID, near.Nick, near.State, near.Cores, near.Blobs, near.UsedB, near.AgeMS = "12D3KooWG1xZcYMTjWHDxEbPcPQWtugPcfPXJVBxbx5qmqnvy1oX", "nas", "idle", 4, 28, 553_000, 2100
 	showPeers(render.Out{W: &b, TTY: true, Width: 80}, []control.Peer{near, lost})
 	want := `
-PEER  STATE      VIA  RTT    CORES  BLOBS  KEPT       HEARD  ID
-nas   idle       LAN  4.1ms  4      28     540.0 KiB  2s     mqnvy1oX
--     unreached  -    -      0      0      0 B        -      otvcE7kk
+PEER  STATE      VIA  RTT    RATE   CORES  BLOBS  KEPT       HEARD  ID
+nas   idle       LAN  4.1ms  93M/s  4      28     540.0 KiB  2s     mqnvy1oX
+-     unreached  -    -      -      0      0      0 B        -      otvcE7kk
 warning: otvcE7kk: swarm key mismatch: /ip4/10.0.0.7/tcp/4747 does not hold this
          swarm's key
 `

@@ -59,8 +59,9 @@ type BuildReply struct {
 type Peer struct {
 	view.Peer
 	Connected bool     `json:"connected"`
-	Via       string   `json:"via"` // LAN, direct, relay; "" when not connected
+	Via       string   `json:"via"` // LAN, VPN, direct, relay; "" when not connected
 	RTTMicros int64    `json:"rtt_us"`
+	Rate      int64    `json:"rate_bytes_s"` // of packages from there, lately; 0 = not measured
 	Addrs     []string `json:"addrs"`
 	Problem   string   `json:"problem"` // why it cannot be reached; "" when it can
 }

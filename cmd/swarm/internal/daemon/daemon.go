@@ -57,7 +57,8 @@ type Daemon struct {
 	Logs      *worker.Logs // nil on a peer that builds nothing
 	Guest     *watch.Watch // nil there, too
 	Quiet     *Quiet
-	About     control.Info // all but the addresses
+	Rate      func(peer string) int64 // see exchange.Fetcher
+	About     control.Info            // all but the addresses
 	Gateway   func() []string
 
 	staging staging
@@ -267,7 +268,7 @@ func (d *Daemon) Peers(ctx context.Context) ([]control.Peer, error) {
 		if p.Self {
 			c.Addrs = append(c.Addrs, d.Host.Addrs()...)
 		} else if i, ok := d.Host.PeerInfo(p.ID); ok {
-			c.Connected, c.Via, c.RTTMicros = i.Connected, i.Kind, i.RTT.Microseconds()
+			c.Connected, c.Via, c.RTTMicros, c.Rate = i.Connected, i.Kind, i.RTT.Microseconds(), d.Rate(p.ID)
 			c.Addrs = append(c.Addrs, i.Addrs...)
 			if i.Problem != nil {
 				c.Problem = problem(i.Problem)

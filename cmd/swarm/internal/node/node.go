@@ -212,7 +212,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	n.copies = replicator.New(replicator.Config{Input: n.garbage.Input, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log, Every: n.quiet.Every,
 		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
 	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Every: n.quiet.Every, Moved: func() { n.gateway.Kick() }}
-	d := &daemon.Daemon{Quiet: n.quiet, Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
+	d := &daemon.Daemon{Quiet: n.quiet, Rate: fetcher.Rate, Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
 		Gateway: func() []string { return n.gateway.Addrs() }, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
 		d.Logs, d.Guest = n.worker.Logs(), n.guest
