@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -389,14 +390,21 @@ func TestRealGivenRootCancelled(t *testing.T) {
 }
 
 // TestRealRoundOfSmallPackages measures what roots cost in a round of small
-// packages that need two to five of eight libraries: SWARM_ROUND=200 packages.
+// packages: SWARM_ROUND=200 of them. They need two to five of eight libraries, as
+// the packages of one language do, in four combinations; with SWARM_SPREAD=1 one to
+// five of sixteen libraries, drawn by lot, so that hardly two roots are the same.
 func TestRealRoundOfSmallPackages(t *testing.T) {
 	n, err := strconv.Atoi(os.Getenv("SWARM_ROUND"))
 	if err != nil {
 		t.Skip("SKIPPED: SWARM_ROUND=200 measures a round of so many packages, for 3 s each")
 	}
 	l := newLab(t)
-	const libs = 8
+	libs := 8
+	spread := os.Getenv("SWARM_SPREAD") != ""
+	if spread {
+		libs = 16
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
 	lib := func(i int) string { return fmt.Sprintf("sw-hostile/lib%d", i) }
 	for i := range libs {
 		l.ebuild(t, fmt.Sprintf("lib%d", i), fmt.Sprintf("src_install() { echo 'int lib%d(void);' > lib%d.h; doheader lib%d.h; }\n", i, i, i))
@@ -406,6 +414,12 @@ func TestRealRoundOfSmallPackages(t *testing.T) {
 		needs := lib(4 + i%4)
 		for k := range 1 + i%4 {
 			needs += " " + lib(k)
+		}
+		if spread {
+			needs = ""
+			for _, k := range rng.Perm(libs)[:1+rng.IntN(5)] {
+				needs += " " + lib(k)
+			}
 		}
 		name := fmt.Sprintf("app%d", i)
 		l.ebuild(t, name, "DEPEND=\""+needs+"\"\nsrc_compile() { echo 'int main(void) { return 0; }' > a.c; ${CC:-cc} -O2 -o "+name+" a.c || die; }\nsrc_install() { dobin "+name+"; }\n")
