@@ -150,6 +150,8 @@ type document struct {
 	WantEdges []edge `json:"want_edges"`
 	Need      []int  `json:"need"`
 	NeedEdges []edge `json:"need_edges"`
+	// NeedMillis is the CPU that NEED took beside WANT; 0 where it is the same.
+	NeedMillis int64 `json:"need_cpu_ms"`
 	// Bootstraps are nodes with other flags, outside of both orders.
 	Bootstraps []struct {
 		Node int `json:"node"`

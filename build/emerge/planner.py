@@ -23,6 +23,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import traceback
 
 SCHEMA = 1
@@ -669,6 +670,7 @@ def do_plan(session, request):
     doc = {"want": [], "want_edges": [], "need": [], "need_edges": []}
     if want is not None:
         doc["want"], doc["want_edges"] = graph_of(session, want, nodes, index)
+    began = time.process_time()
     need_opts = dict(want_opts)
     for k in ("--noreplace", "--update", "--deep", "--newuse", "--changed-use", "--onlydeps", "--selective"):
         need_opts.pop(k, None)
@@ -684,6 +686,7 @@ def do_plan(session, request):
             doc["need"], doc["need_edges"] = graph_of(session, need, nodes, index)
     if need is not None and session.circular(need):
         doc["bootstraps"] = bootstraps_of(session, left, need_opts, need, nodes, index, doc["need_edges"])
+    doc["need_cpu_ms"] = int((time.process_time() - began) * 1000)
     doc.update(nodes=nodes, dropped=dropped, missing=missing, header=session.header(),
                env=session.environment())
     return doc
