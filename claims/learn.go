@@ -56,7 +56,7 @@ type Estimate struct {
 }
 
 // How far the quantiles are from the median, in thousandths of it, by where the
-// median comes from: a planner guesses by what its machine built before; of a package
+// median comes from: a planner guesses by what its machine built before, or by the size of the source; of a package
 // that nothing is known of, the whole distribution of packages is the prior
 // (lognormal: 0.6 and 1.2 are the deviations of the logarithm).
 const (

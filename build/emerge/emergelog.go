@@ -16,8 +16,8 @@ import (
 )
 
 // What a machine compiled before the swarm was there stands in Portage's own
-// log. It is a guess of what the same packages cost on other machines, and far
-// better than none: the board learns the rest.
+// log: a better guess of what the same packages cost on other machines than the
+// size of their sources (guessWork). The board learns the rest.
 const (
 	logPath = "var/log/emerge.log" // unless EMERGE_LOG_DIR says otherwise, and then it is not found
 	logMost = 32 << 20             // of it are read, from the end
@@ -94,12 +94,12 @@ func readEmergeLog(r io.Reader) (map[string]int64, error) {
 	return out, nil
 }
 
-// guess tells the jobs of a plan what they will cost, as far as this machine
+// guessByPast tells the jobs of a plan what they will cost, as far as this machine
 // built the packages before: its cores were busy all the time, or nearly.
-func guess(plan *build.Plan, past map[string]int64, cores int) {
+func guessByPast(plan *build.Plan, past map[string]int64, cores int) {
 	for i := range plan.Jobs {
 		j := &plan.Jobs[i]
-		if s := past[j.CPV.CP()]; s > 0 && j.CoreMillis == 0 {
+		if s := past[j.CPV.CP()]; s > 0 {
 			j.CoreMillis = s * 1000 * int64(max(1, cores))
 		}
 	}

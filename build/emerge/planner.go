@@ -109,7 +109,7 @@ func (p *Portage) Plan(ctx context.Context, req PlanRequest) (*build.Plan, error
 	}
 	// A log that cannot be read costs the guesses and no plan.
 	if past, err := p.pastBuilds(); err == nil {
-		guess(plan, past, runtime.NumCPU())
+		guessByPast(plan, past, runtime.NumCPU())
 	}
 	plan.Command = command(req)
 	plan.Repos = p.revisions(ctx, doc.Env.Repos)
