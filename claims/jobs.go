@@ -519,12 +519,16 @@ func (s *survey) anyFits(j *build.Job) bool {
 	return false
 }
 
-// Paused says whether new claims of a peer are held by a directive, by whom.
+// Paused says whether new claims of a peer are held by a directive, by whom and why.
 func (r *Replica) Paused(peer string) (reason string, ok bool) {
 	for _, v := range []Verb{VerbPause, VerbDrain} {
 		for _, scope := range []string{"all", peer} {
 			if d, on := r.idx.order(v, scope); on {
-				return fmt.Sprintf("%s by %s", v, r.Name(d.author)), true
+				reason = fmt.Sprintf("%s by %s", v, r.Name(d.author))
+				if d.Reason != "" {
+					reason += ": " + build.OneLine(d.Reason, 80)
+				}
+				return reason, true
 			}
 		}
 	}

@@ -196,13 +196,23 @@ func (w *Why) say(r *claims.Replica, info *claims.JobInfo, byKey map[build.Key]*
 		}
 		if could := slices.ContainsFunc(w.Drones, func(d DroneWord) bool { return d.Could }); !could {
 			w.Sentence = "it is ready, and every drone has a reason not to take it"
-			if slices.ContainsFunc(w.Drones, func(d DroneWord) bool { return d.paused }) {
+			if i := slices.IndexFunc(w.Drones, func(d DroneWord) bool { return d.paused }); i >= 0 {
 				w.Do = "swarm resume"
+				if !allPaused(r) {
+					w.Do += " " + w.Drones[i].Nick
+				}
 			}
 		}
 	case claims.JobWaiting:
 		w.waiting(forecast)
 	}
+}
+
+// allPaused reports whether an order holds all drones back, not one by its name.
+func allPaused(r *claims.Replica) bool {
+	return slices.ContainsFunc(r.Directives(), func(d claims.Ordered) bool {
+		return !d.Off && d.Scope == claims.ScopeAll && (d.Verb == claims.VerbPause || d.Verb == claims.VerbDrain)
+	})
 }
 
 func (w *Why) waiting(forecast map[build.Key]plan.Assignment) {

@@ -142,6 +142,9 @@ func TestWhyInTheSituationsThatPeopleAskAbout(t *testing.T) {
 		{name: "paused", do: func(me, _ *claims.Replica, _ *build.Job) {
 			me.Step(now, claims.Post{Body: claims.Directive{Verb: claims.VerbPause, Scope: claims.ScopeAll}})
 		}, state: "ready", sentence: "every drone has a reason", drone: "pause by", action: "swarm resume"},
+		{name: "drained by its name", do: func(me, d *claims.Replica, _ *build.Job) {
+			me.Step(now, claims.Post{Body: claims.Directive{Verb: claims.VerbDrain, Scope: d.Self(), Reason: "clean the\nfan"}})
+		}, state: "ready", sentence: "every drone has a reason", drone: ": clean the fan", action: "swarm resume tower"},
 		{name: "held as unsteady", change: func(_ *build.Job, b *claims.Beat) {
 			b.Accepting, b.Why = false, "3 builds in a row failed here; tries a small one at 10:31 UTC"
 		}, state: "ready", sentence: "every drone has a reason", drone: "it takes nothing: 3 builds in a row failed here; tries a small one at 10:31 UTC"},
