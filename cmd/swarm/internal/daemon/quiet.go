@@ -25,8 +25,7 @@ type Quiet struct {
 	Host  *p2p.Host
 	Log   *slog.Logger
 
-	on         atomic.Bool
-	processors int // that this process used before; Set's own
+	on atomic.Bool
 }
 
 // Set makes this peer quiet, or ends that. It is called once in a while with on
@@ -39,9 +38,9 @@ func (q *Quiet) Set(ctx context.Context, on bool) {
 		if on {
 			// One is enough, and for two the runtime wakes threads that look in vain
 			// for something to do: a third of all wake-ups.
-			q.processors = runtime.GOMAXPROCS(1)
+			runtime.GOMAXPROCS(1)
 		} else {
-			runtime.GOMAXPROCS(q.processors)
+			runtime.SetDefaultGOMAXPROCS()
 		}
 	}
 	if err := q.Board.Quiet(on); err != nil {
@@ -77,15 +76,19 @@ func (q *Quiet) keep(ctx context.Context) (ids []string) {
 	return ids
 }
 
+// quietWork is how often a quiet peer does what follows from time alone. What
+// changes on the board it hears once a minute and acts on at once.
+const quietWork = 5 * time.Minute
+
 // Every is how long work waits that is done every so often: as long as that, or,
-// while this peer is quiet, until the next whole minute, so that all of it wakes
+// while this peer is quiet, until the next whole quietWork, so that all of it wakes
 // the machine once.
 func (q *Quiet) Every(d time.Duration) time.Duration {
 	if !q.on.Load() {
 		return d
 	}
 	now := time.Now()
-	return max(d, now.Truncate(time.Minute).Add(time.Minute).Sub(now))
+	return max(d, now.Truncate(quietWork).Add(quietWork).Sub(now))
 }
 
 // Repeat calls f now and every so often, until ctx ends or f fails.
