@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/build-swarm/swarm/build/emerge/sandbox"
 	"github.com/build-swarm/swarm/build/guest"
 	"github.com/build-swarm/swarm/build/guest/watch"
 	"github.com/build-swarm/swarm/build/shim"
@@ -216,6 +217,17 @@ func lookNetwork(mdns bool) finding {
 	return finding{"network", lessFound, strings.Join(single, ", ") + " has no multicast: peers are found by their addresses alone", "swarm invite on a peer, swarm join here"}
 }
 
+// lookRights says by what builds are shut in.
+func lookRights(root bool, lacks error) finding {
+	switch {
+	case root:
+		return finding{"rights", wellFound, "root: a drone's daemon makes its builds' namespaces and mounts itself (swarm.service)", ""}
+	case lacks != nil:
+		return finding{"rights", lessFound, "an ordinary user without ids for builds: they have no root, network or users of their own: " + lacks.Error(), "see rootless.conf beside the unit, or run it as root with the unit that is installed"}
+	}
+	return finding{"rights", wellFound, "an ordinary user: builds run in user namespaces, whose ids newuidmap and newgidmap give; nothing else has a privilege (rootless.conf)", ""}
+}
+
 // lookBuilds looks at what builds need, and whether one could begin now.
 func lookBuilds(c *cli.Context) []finding {
 	if c.Int("slots") == 0 {
@@ -228,9 +240,7 @@ func lookBuilds(c *cli.Context) []finding {
 	} else {
 		list = append(list, finding{"portage", lessFound, "none: " + t.PortageWhy, "put emerge on PATH, or name it with --builder /PATH/emerge"})
 	}
-	if os.Geteuid() != 0 {
-		list = append(list, finding{"rights", lessFound, "not root: builds have no root, network or users of their own", "run it as root, with the unit that is installed"})
-	}
+	list = append(list, lookRights(os.Geteuid() == 0, sandbox.Rights()))
 	if lacks := shim.Missing(c.String("state")); lacks != "" {
 		list = append(list, finding{"cgroups", lessFound, lacks, "start it by its systemd or OpenRC unit; the kernel wants CONFIG_CGROUPS and cgroup v2 alone"})
 	} else {

@@ -47,7 +47,7 @@ src_install() {
 	newinitd cmd/swarm/dist/openrc/swarm.initd swarm
 	newconfd cmd/swarm/dist/openrc/swarm.confd swarm
 	systemd_dounit cmd/swarm/dist/systemd/swarm.service
-	dodoc README.md cmd/swarm/dist/systemd/nobuild.conf
+	dodoc README.md cmd/swarm/dist/systemd/{nobuild,rootless}.conf
 	keepdir /etc/swarm
 }
 
