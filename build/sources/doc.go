@@ -23,7 +23,7 @@
 //
 // It downloads nothing: that is the build's own first step, in its sandbox. There
 // is no list of sources on the board: asking costs one small message per peer and
-// job, and nothing when no job needs anything. Blobs of sources that no record
-// names are collected a day later, like all others; a source that is wanted after
-// that is downloaded again.
+// job, and nothing when no job needs anything. A blob is kept as long as an open
+// round has a job to build from it, and collected a day later, like all others; a
+// source that is wanted after that is downloaded again.
 package sources

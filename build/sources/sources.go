@@ -141,6 +141,9 @@ func (s *Sharer) blobOf(src build.Source) (cid.Cid, bool) {
 	return c, true
 }
 
+// Here is the blob of a source, if this peer has had it and it is still here.
+func (s *Sharer) Here(src build.Source) (cid.Cid, bool) { return s.blobOf(src) }
+
 // Bring puts into dir, which is made, what the swarm has of a job's sources. What
 // it leaves out is the caller's to download, and others wait for it until Keep.
 // The error wraps ErrRestricted, naming the file, where nobody may.

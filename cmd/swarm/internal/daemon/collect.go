@@ -56,6 +56,8 @@ type Collector struct {
 	// Wanted lists, by CID, what this machine itself is to install: no surplus
 	// while there is room. nil = nothing.
 	Wanted func(context.Context) (map[string]bool, error)
+	// Source is the blob of a source that a build has used here; nil = nobody knows.
+	Source func(build.Source) (cid.Cid, bool)
 	// File remembers since when blobs are garbage, across restarts.
 	File string
 	Log  *slog.Logger
@@ -191,6 +193,9 @@ func (c *Collector) mark(ctx context.Context) (Roots, error) {
 		return nil, err
 	}
 	roots, err := FindRoots(ctx, c.Board, c.Store, c.Fetch)
+	if err == nil && c.Source != nil {
+		err = c.markSources(ctx, roots)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +203,27 @@ func (c *Collector) mark(ctx context.Context) (Roots, error) {
 	defer c.mu.Unlock()
 	c.roots, c.marked = roots, c.now()
 	return roots, nil
+}
+
+// markSources keeps the sources of what open rounds still build: the board knows
+// them by their Manifest's hash alone.
+func (c *Collector) markSources(ctx context.Context, roots Roots) error {
+	return c.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		for _, k := range r.Keys() {
+			j := r.Job(k)
+			if j == nil || len(j.Sources) == 0 || r.Available(k, now) {
+				continue
+			}
+			for _, s := range j.Sources {
+				x, ok := c.Source(s)
+				d, err := cas.Digest(x)
+				if _, known := roots[d]; ok && err == nil && !known {
+					roots[d] = Root{"a source of " + j.CPV.String(), replication.Other}
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // garbage notes since when each blob is unreferenced, here or with others, in

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -262,5 +263,43 @@ func TestHoldersAreAskedOverAStream(t *testing.T) {
 	}
 	if _, err := holder.answer(t.Context(), "a", []byte("not a question")); err == nil {
 		t.Error("nonsense is answered")
+	}
+}
+
+func TestSourcesAreKeptAsLongAsSomethingIsBuiltOfThem(t *testing.T) {
+	p := agenttest.Start(t, t.TempDir())
+	kept, old := cas.Sum([]byte("source")), cas.Sum([]byte("old source"))
+	src := func(name string) build.Source {
+		return build.Source{Name: name, Size: 6, Hash: "SHA256:" + strings.Repeat("0", 64)}
+	}
+	c := &Collector{Board: p.Board, Store: p.Store, Log: p.Log, Fetch: Fetch(p.Board, p.Store, nil), now: time.Now, Source: func(s build.Source) (cid.Cid, bool) {
+		x, ok := map[string]cid.Cid{"a.tar": kept, "old.tar": old}[s.Name]
+		return x, ok
+	}}
+	p.Until("it may write", func(r *claims.Replica, _ claims.Now) bool { ok, _ := r.MayClaim(); return ok })
+	job := agenttest.Job(t, "app")
+	job.Sources = []build.Source{src("a.tar"), src("unknown.tar")}
+	p.Ask(job)
+	keeps := func(x cid.Cid) bool {
+		t.Helper()
+		roots, err := c.mark(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := cas.Digest(x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ok := roots[d]
+		return ok
+	}
+	if !keeps(kept) || keeps(old) {
+		t.Errorf("kept: the source of a job %t, another %t", keeps(kept), keeps(old))
+	}
+	p.Do(func(*claims.Replica, claims.Now) []claims.Event {
+		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbCancel, Scope: "r1"}}}
+	})
+	if keeps(kept) {
+		t.Error("it is kept though nobody asks for the job any more")
 	}
 }
