@@ -120,9 +120,9 @@
 // machine with a load of 15, roots 56 s, the rest 4,103 s, 1.4 %. Jobs without any
 // cached root: 188 to 205 % (SWARM_ROUND=200 go test -run SmallPackages). Those
 // roots were four. Where hardly two are the same (one to five of sixteen libraries,
-// drawn by lot) layers bring 231 % down to 118 %, no further: a package costs
-// Portage 1.3 s of CPU to merge, most of it bash that saves its environment, and
-// half of the trivial builds wait for two of them (SWARM_SPREAD=1).
+// drawn by lot) layers bring 231 % down to 118 %, no further: each package more
+// costs Portage 1.6 s of CPU to merge, most of it bash that saves its environment
+// (SWARM_SPREAD=1).
 //
 // With Portage 3.0.82+ and Python 3.11 on two cores: Detect 0.4 s, a plan of 7
 // packages 0.5 s, one trivial package 2 to 3 s (one more for the comparison of
