@@ -21,11 +21,11 @@
 // # What a join costs
 //
 // BenchmarkJoin streams 60,000 records to an empty peer, both ends on two cores
-// with other work on the machine: 19,000 records a second, 1.005 of the bytes of
-// the state, and 1.7 of the processor time of the signature checks alone (2.4
-// before the three things above; then a third of all was the journal and a list
-// that was kept sorted). By the clock that is 1.2 of the checks on one core, and
-// 1.6 to 1.9 of the checks on both. The bar of 1.5 is not met against the latter:
+// with much other work on the machine: 19,000 records a second, 1.005 of the bytes
+// of the state, and 1.7 to 1.8 of the processor time of the signature checks alone
+// (2.4 before the three things above; then a third of all was the journal and a
+// list that was kept sorted). By the clock that is 1.2 to 1.3 of the checks on one
+// core, and 1.6 to 2.1 of the checks on both, by what else ran. The bar of 1.5 is not met against the latter:
 // of the 0.7 that are not checks, 0.2 is the merge, 0.15 the collector, 0.1 each the
 // journal and reading the bodies, the rest the sender and the copies between.
 //
