@@ -10,6 +10,12 @@
 // given out: a new one is opened only after expiry or give-back. A Beat is a
 // peer's sign of life; Beats are not on the board.
 //
+// A quiet peer (Beat.Quiet: a laptop on battery that builds nothing) is off the
+// gossip. Once a minute it compares its board with a neighbour's and hands it its
+// Beat, which the neighbour gossips on, and gets everybody's. Its lease is that of
+// any Beat of that period. It takes others for dead three minutes later than they
+// said, claims nothing, and when it is quiet no more judges as after a suspend.
+//
 // # Invariants
 //
 //  1. One merge for every record: the greater order wins, ties go to the lower

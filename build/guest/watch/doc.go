@@ -12,6 +12,7 @@
 //     once. logind hears of it from the desktop only minutes later, and from some
 //     desktops never.
 //   - sysfs: batteries and mains, thermal zones and their trip points.
+//   - kernel uevents (netlink): that a plug went in or out, at the moment.
 //   - procfs: pressure, load, memory, and whether there is a lid.
 //   - NetworkManager over D-Bus: whether the link is metered.
 //
@@ -23,8 +24,8 @@
 //     look at the clock.
 //   - A sensor that fails is one that says nothing; what was lacking is in
 //     Report.Lacks.
-//   - An idle machine is looked at every 10 s, one that builds every 2 s; a
-//     machine whose policy is Always needs neither input nor logind and is woken
+//   - An idle machine is looked at every 10 s, one that builds every 2 s, one that
+//     is quiet every minute, and its input not at all; a machine whose policy is Always needs neither input nor logind and is woken
 //     by neither.
 //   - The first step has been made, and carried out, before Run tells of it.
 package watch
