@@ -32,13 +32,16 @@ var signs = []struct {
 var (
 	diedRE  = regexp.MustCompile(`^ ?\* ERROR: (\S+) failed \((\S+) phase\):`)
 	errorRE = regexp.MustCompile(`(?i)(\berror:|^make(\[\d+\])?: \*\*\*|undefined reference|: command not found$|^!!! )`)
-	noiseRE = regexp.MustCompile(`^!!! (Section|Repository|Invalid Repository|Set 'masters)`)
+	noiseRE = regexp.MustCompile(`^!!! (Section|Repository|Invalid Repository|Set 'masters|CONFIG_PROTECT is empty)`)
 )
+
+// saidNothing is what Portage prints for a bare "die".
+const saidNothing = "(no error message)"
 
 // classify says what a failed run of emerge came to, from the end of its
 // output: a class and one line that quotes the first real error.
 func classify(output []byte) *build.Failure {
-	var died, first, after, last string
+	var died, first, before, after, last string
 	wantAfter := false
 	fail := func(c build.Class, reason string) *build.Failure {
 		return &build.Failure{Class: c, Reason: build.OneLine(reason, 300)}
@@ -49,6 +52,7 @@ func classify(output []byte) *build.Failure {
 		if line == "" || noiseRE.MatchString(line) {
 			continue
 		}
+		prior := last
 		last = line
 		for i, s := range signs {
 			if found[i] == "" && s.re.MatchString(line) {
@@ -62,7 +66,7 @@ func classify(output []byte) *build.Failure {
 			}
 			wantAfter = false
 		case died == "" && diedRE.MatchString(line):
-			died, wantAfter = line, true
+			died, before, wantAfter = line, prior, true
 		case first == "" && died == "" && errorRE.MatchString(line):
 			first = line
 		}
@@ -83,6 +87,8 @@ func classify(output []byte) *build.Failure {
 	switch {
 	case first != "":
 		return fail(build.BadPackage, phase+strings.TrimLeft(first, "*! "))
+	case before != "" && after == saidNothing:
+		return fail(build.BadPackage, phase+before) // what failed has spoken for itself
 	case after != "":
 		return fail(build.BadPackage, phase+after)
 	case last != "":
