@@ -170,7 +170,7 @@ func TestFailuresAreClassifiedByOutput(t *testing.T) {
 	}{
 		"compiler": {"a.c:3:1: error: expected ';'\nmake: *** [a.o] Error 1\n * ERROR: x/y-1::r failed (compile phase):\n *   emake failed\n",
 			build.BadPackage, "compile phase: a.c:3:1: error: expected ';'"},
-		"die alone":  {" * ERROR: x/y-1::r failed (install phase):\n *   doins failed\n", build.BadPackage, "install phase: doins failed"},
+		"die alone": {" * ERROR: x/y-1::r failed (install phase):\n *   doins failed\n", build.BadPackage, "install phase: doins failed"},
 		"bare die": {"!!! CONFIG_PROTECT is empty\nln: failed to create symbolic link '/bin/bzip2': File exists\n * ERROR: x/y-1::r failed (postinst phase):\n *   (no error message)\n",
 			build.BadPackage, "postinst phase: ln: failed to create symbolic link '/bin/bzip2': File exists"},
 		"disk":       {"a.c:3: error: x\n/tmp/a.s: No space left on device\n", build.BadMachine, "no space left on the device"},
