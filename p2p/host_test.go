@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds what a test waits for; nothing waits for it to pass.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -109,10 +109,14 @@ func TestTheLibp2pNetworkIsANetwork(t *testing.T) {
 
 func TestPeersThatKnowOneAddressBecomeAFullMesh(t *testing.T) {
 	nodes := swarm(t, 6)
-	info, ok := nodes[5].PeerInfo(nodes[4].Self())
-	if !ok || !info.Connected || info.Kind != "LAN" || info.Problem != nil || !strings.HasPrefix(info.Addr, "/ip4/127.0.0.1/tcp/") {
-		t.Errorf("what the last knows of the one before: %+v, %v", info, ok)
-	}
+	// Where both dial at once a detour may come first; it is left within half a minute.
+	until(t, func() string {
+		info, ok := nodes[5].PeerInfo(nodes[4].Self())
+		if !ok || !info.Connected || info.Kind != "LAN" || info.Problem != nil || !strings.HasPrefix(info.Addr, "/ip4/127.0.0.1/tcp/") {
+			return fmt.Sprintf("what the last knows of the one before: %+v, %v", info, ok)
+		}
+		return ""
+	})
 	if known := nodes[5].Known(); len(known) != 5 {
 		t.Errorf("it knows %d peers, want 5", len(known))
 	}
