@@ -23,7 +23,7 @@ func following(t *testing.T) (*agenttest.Peer, *Catalog, <-chan struct{}) {
 	t.Helper()
 	p := agenttest.Start(t, t.TempDir())
 	moved := make(chan struct{}, 100)
-	c := &Catalog{Board: p.Board, Store: p.Store, Fetch: p.NoPeers, Log: p.Log, Moved: func() { moved <- struct{}{} }}
+	c := &Catalog{Board: p.Board, Store: p.Store, Fetch: p.NoPeers, Log: p.Log, Every: func(d time.Duration) time.Duration { return d }, Moved: func() { moved <- struct{}{} }}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
