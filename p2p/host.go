@@ -138,7 +138,6 @@ func NewHost(cfg Config) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.lh.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
-			h.book.rests(c.RemotePeer(), false) // it says so anew, if it does
 			h.book.connected(c.RemotePeer(), nil, time.Now())
 			h.peersChanged()
 		},

@@ -27,8 +27,6 @@ const (
 	// restMost is after how long a peer that rests is dialled all the same: it may
 	// have come back at an address where nobody knew it.
 	restMost = time.Hour
-	// restWord is for how long after a rest new connections are told that it is over.
-	restWord = time.Minute
 	// restTell bounds how long a peer may take to hear of it.
 	restTell = 3 * time.Second
 )
@@ -38,7 +36,6 @@ type rest struct {
 	mu     sync.Mutex
 	on     bool
 	prefer []peer.ID
-	woke   time.Time     // when it last ended
 	turned chan struct{} // closed when on changes
 }
 
@@ -55,7 +52,7 @@ func (r *rest) set(on bool, prefer []peer.ID) (turned bool) {
 	if r.on == on {
 		return false
 	}
-	r.on, r.woke = on, time.Now()
+	r.on = on
 	close(r.turned)
 	r.turned = make(chan struct{})
 	return true
@@ -192,17 +189,6 @@ func (h *Host) onRest(_ context.Context, from string, word []byte) ([]byte, erro
 	}
 	h.book.rests(id, len(word) == 1 && word[0] == 1)
 	return nil, nil
-}
-
-// restConn tells a newly connected peer that this host rests, or that it does no
-// more: a word of before may still be under way.
-func (h *Host) restConn(ctx context.Context, id peer.ID) {
-	h.rest.mu.Lock()
-	tell := h.rest.on || time.Since(h.rest.woke) < restWord
-	h.rest.mu.Unlock()
-	if tell {
-		h.tellRest(ctx, id)
-	}
 }
 
 // dialsWhileResting says whom a resting host dials: one of those it prefers, and

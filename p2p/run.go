@@ -79,7 +79,8 @@ func (h *Host) Run(ctx context.Context) error {
 				asked[id.Peer] = id.Conn.ID()
 				wg.Go(func() { h.ask(ctx, id.Peer) })
 				wg.Go(func() { h.reserve(ctx, id.Peer) })
-				wg.Go(func() { h.restConn(ctx, id.Peer) })
+				// It may have been told otherwise before this process began.
+				wg.Go(func() { h.tellRest(ctx, id.Peer) })
 				select {
 				case conns <- id.Conn:
 				case <-ctx.Done():
