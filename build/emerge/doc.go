@@ -133,4 +133,13 @@
 // them installed a version behind there are two resolutions, 6 s: WANT 0.95 times
 // emerge -p, NEED 0.6 times beside it. The real emerge is under
 // test where one is on PATH; everywhere else package emergetest replays it.
+//
+// Once by hand: 28 packages of ::gentoo as it was in May 2023 (profile
+// default/linux/amd64/17.1, its own eclasses, distfiles that agree with its
+// Manifests), a stage archive made of Debian with Portage in it, two drones
+// without a Portage, a repository or a source of their own. 25 were built. The
+// three others fail for what that stage is not: automake is not in its package
+// database, and bzip2 is there already. The install test of finalize refused the
+// packages that clash with it by name; of the 19 that were released a consumer
+// installed all 17 that it asked for in 24 s.
 package emerge
