@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -93,7 +92,7 @@ func putBlob(b *testing.B, s cas.Store, data []byte) cid.Cid {
 const rawProto = "/test/raw/1"
 
 // raw sends a blob without proofs, by its CID's digest.
-func raw(s cas.Store) func(p2p.Stream) {
+func raw(s cas.Source) func(p2p.Stream) {
 	return func(st p2p.Stream) {
 		defer st.Close()
 		q, err := readRequest(st)
@@ -176,14 +175,22 @@ func benchDirect(b *testing.B) {
 	from := openDisk(b, b.TempDir())
 	c := putBlob(b, from, castest.Blob(size, 1))
 	s := Serve(h[0], from, nil)
-	carriers := map[*p2p.Host]*direct.Carrier{}
-	for i, host := range []*p2p.Host{h[0], me} {
+	f, carriers := beside(b, me, h[0], s)
+	compare(b, "x-tls", f, carriers, h[0].Self(), c, size)
+}
+
+// beside starts direct carriers beside two hosts, and makes a Fetcher that uses
+// them as a running peer does.
+func beside(b *testing.B, me, holder *p2p.Host, s *Server) (*Fetcher, *direct.Carrier) {
+	b.Helper()
+	var mine *direct.Carrier
+	for i, host := range []*p2p.Host{holder, me} {
 		d, err := direct.New(direct.Config{Home: host, Key: p2ptest.Identity(i).PrivateKey(), Listen: []string{"127.0.0.1:0"}})
 		if err != nil {
 			b.Fatal(err)
 		}
 		d.Handle(Protocol, s.Handle)
-		d.Handle(rawProto, raw(from))
+		d.Handle(rawProto, raw(s.src))
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- d.Run(ctx) }()
@@ -193,15 +200,21 @@ func benchDirect(b *testing.B) {
 				b.Error(err)
 			}
 		})
-		carriers[host] = d
+		mine = d
 	}
-	f := NewFetcher(me, nil)
-	f.UseForBulk(carriers[me])
 	// The first stream connects the hosts, and finds the port.
-	if err := f.Fetch(b.Context(), putBlob(b, from, []byte("small")), []string{h[0].Self()}, castest.NewMemory()); err != nil {
+	st, err := mine.Open(b.Context(), holder.Self(), Protocol)
+	if err != nil {
 		b.Fatal(err)
 	}
-	compare(b, "x-tls", f, carriers[me], h[0].Self(), c, size)
+	_ = st.Close()
+	if st, err = me.Open(b.Context(), holder.Self(), Protocol); err != nil {
+		b.Fatal(err)
+	}
+	_ = st.Close()
+	f := NewFetcher(me, nil)
+	f.UseForBulk(mine)
+	return f, mine
 }
 
 // compare runs Fetch against the same bytes on a stream of the same kind, written
@@ -248,8 +261,7 @@ func benchSmall(b *testing.B) {
 		binary.BigEndian.PutUint64(data[i], uint64(i))
 		names = append(names, putBlob(b, from, data[i]))
 	}
-	Serve(h[0], from, nil)
-	f := NewFetcher(me, nil)
+	f, _ := beside(b, me, h[0], Serve(h[0], from, nil))
 	b.SetBytes(2 * count * size)
 	pairs(b, "x-local", func() func() {
 		into := openDisk(b, b.TempDir())
@@ -285,23 +297,6 @@ func writeDurable(path string, data []byte) error {
 		return err
 	}
 	return os.Rename(path+".tmp", path)
-}
-
-func spread(workers, n int, work func(i int)) {
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range workers {
-		wg.Go(func() {
-			for i := range next {
-				work(i)
-			}
-		})
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
 }
 
 func benchThree(b *testing.B) {

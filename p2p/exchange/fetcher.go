@@ -55,6 +55,7 @@ type fetching struct {
 	running map[cid.Cid]chan struct{} // closed when that Fetch ends
 	lies    map[lie]bool
 	rates   map[string]int64 // bytes per second, by holder
+	lanes   map[string]*lane // by holder
 }
 
 // rateLeast is what has to come at a time to tell of a link, in bytes.
@@ -95,7 +96,7 @@ func NewFetcher(n p2p.Network, log *slog.Logger) *Fetcher {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Fetcher{fetching: &fetching{net: n, bulk: n, log: log, stall: StallAfter, running: map[cid.Cid]chan struct{}{}, lies: map[lie]bool{}}}
+	return &Fetcher{fetching: &fetching{net: n, bulk: n, log: log, stall: StallAfter, running: map[cid.Cid]chan struct{}{}, lies: map[lie]bool{}, lanes: map[string]*lane{}}}
 }
 
 // Opener opens streams: a p2p.Network, or one that has a faster way for bulk.
@@ -303,34 +304,36 @@ func (f *Fetcher) prove(ctx context.Context, c cid.Cid, holders []string) (int64
 	return 0, nil, nil, errors.Join(all...)
 }
 
+// tail fetches the end of a blob.
 func (f *Fetcher) tail(ctx context.Context, c cid.Cid, holder string) (int64, []cas.Group, error) {
-	s, err := f.dial(ctx, ctx, holder)
+	s, err := f.enter(ctx, holder)
 	if err != nil {
 		return 0, nil, err
 	}
+	size, groups, err := f.tailOn(ctx, s, c)
+	f.leave(s, holder, err == nil || errors.Is(err, errNotHeld))
+	return size, groups, err
+}
+
+func (f *Fetcher) tailOn(ctx context.Context, s *session, c cid.Cid) (int64, []cas.Group, error) {
 	r, err := s.get(c, cas.Suffix, firstAsk)
 	if err != nil {
-		s.drop()
 		return 0, nil, err
 	}
 	var groups []cas.Group
 	for {
 		if err := s.extend(); err != nil {
-			s.drop()
 			return 0, nil, err
 		}
 		g, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			s.end()
 			size, err := r.Size()
 			return size, groups, err
 		}
 		if err != nil {
-			s.drop()
 			return 0, nil, err
 		}
 		if err := pace(ctx, f.limit, len(g.Data)); err != nil {
-			s.drop()
 			return 0, nil, err
 		}
 		g.Data = bytes.Clone(g.Data)

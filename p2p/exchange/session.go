@@ -18,6 +18,7 @@ type session struct {
 	st    p2p.Stream
 	stop  func() bool // ends the tie to the context
 	stall time.Duration
+	kept  int // how often it was left for the next blob
 }
 
 // dial opens a session. ctx bounds the opening, life the session.
@@ -40,7 +41,14 @@ func (f *Fetcher) dialOn(ctx, life context.Context, on Opener, holder string) (*
 	if err != nil {
 		return nil, err
 	}
-	return &session{st, context.AfterFunc(life, func() { _ = st.Reset() }), f.stall}, nil
+	s := &session{st: st, stall: f.stall}
+	s.tie(life)
+	return s, nil
+}
+
+// tie has the session end with life.
+func (s *session) tie(life context.Context) {
+	s.stop = context.AfterFunc(life, func() { _ = s.st.Reset() })
 }
 
 // drop ends the session at once.
