@@ -133,7 +133,8 @@ type Job struct {
 	CoreMillis int64 `cbor:"est,omitempty" json:"estimate_core_ms,omitempty"`
 	// MemoryMiB is the peak memory a build is expected to want; 0 = unknown.
 	MemoryMiB int64 `cbor:"mem,omitempty" json:"memory_mib,omitempty"`
-	// SourceMiB approximates the work space wanted; 0 = unknown.
+	// DiskMiB is the planner's guess of what its work directory takes, which gives
+	// way to what was measured; 0 = unknown.
 	DiskMiB int64 `cbor:"disk,omitempty" json:"disk_mib,omitempty"`
 }
 

@@ -35,7 +35,13 @@ type Artifact struct {
 type Failure struct {
 	Class  Class
 	Reason string
+	// SpaceMiB is how much disk a build says that it wants, where it failed for
+	// want of it; Unsaid if it does not say, 0 if that was not why.
+	SpaceMiB int64
 }
+
+// Unsaid stands for an amount of disk that a build ran out of without a figure.
+const Unsaid = -1
 
 // Error is the reason with its class.
 func (f *Failure) Error() string { return string(f.Class) + ": " + f.Reason }
@@ -53,6 +59,8 @@ type Outcome struct {
 	Millis     int64     `cbor:"ms" json:"ms"`
 	CoreMillis int64     `cbor:"core_ms" json:"core_ms"`
 	PeakMiB    int64     `cbor:"peak,omitempty" json:"peak_mib,omitempty"`
+	DiskMiB    int64     `cbor:"disk,omitempty" json:"disk_mib,omitempty"`     // the most that its work directory was seen to take
+	ShortMiB   int64     `cbor:"short,omitempty" json:"short_mib,omitempty"`   // it failed for want of disk: so much is to be tried next
 	Artifact   *Artifact `cbor:"artifact,omitempty" json:"artifact,omitempty"` // only if Good
 	// RootMillis is how much of Millis went into setting up the root.
 	RootMillis int64 `cbor:"root_ms,omitempty" json:"root_ms,omitempty"`

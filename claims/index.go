@@ -105,6 +105,9 @@ func (x *index) add(e *entry) {
 		if b.Class == build.BadPackage {
 			x.failing[b.Key] = true
 		}
+		if b.Class == build.BadMachine && b.ShortMiB > 0 {
+			x.learnShort(b.Outcome)
+		}
 		if b.Class == build.Good {
 			x.authored[e.rec.Author()] = append(x.authored[e.rec.Author()], b.Key)
 			x.learn(b.Outcome)

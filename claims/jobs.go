@@ -42,6 +42,9 @@ type JobInfo struct {
 	Copies   int   // live holders of the artifact
 	Work     int64 // estimate in core-milliseconds; the median of Estimate
 	Estimate Estimate
+	// MemoryMiB and DiskMiB are what the build is expected to want; 0 = unknown.
+	MemoryMiB, DiskMiB int64
+
 	Good     *Result
 	Others   int64       // median of the package's other builds, in core-milliseconds, once Good is there; 0 = none
 	Failures []Result    // that count, newest last
@@ -298,7 +301,7 @@ func (r *Replica) Keys() []build.Key {
 // Fits says whether a drone could build a job at all, and why not. It looks at
 // what the drone is, not at whether it is busy.
 func (r *Replica) Fits(b *Beat, j *build.Job) (bool, string) {
-	memory := r.idx.memory(j)
+	memory, disk := r.idx.memory(j), r.idx.disk(j)
 	switch {
 	case b.Slots == 0:
 		return false, "it is not a drone"
@@ -306,8 +309,8 @@ func (r *Replica) Fits(b *Beat, j *build.Job) (bool, string) {
 		return false, "it has no builder for " + string(j.Builder) + " packages"
 	case memory > 0 && b.FreeMemMiB > 0 && memory > b.FreeMemMiB:
 		return false, fmt.Sprintf("it has %d MiB of memory free, the build wants %d", b.FreeMemMiB, memory)
-	case j.DiskMiB > 0 && j.DiskMiB > b.DiskMiB:
-		return false, fmt.Sprintf("it has %d MiB of disk free, the build wants %d", b.DiskMiB, j.DiskMiB)
+	case disk > 0 && disk > b.DiskMiB:
+		return false, fmt.Sprintf("it has %d MiB of disk to build in, the build wants %d", b.DiskMiB, disk)
 	}
 	if t := r.builtFor(r.idx.keys[j.Key]); t != nil && !t.Runs(b.Arch, b.Features) {
 		return false, t.Excludes(b.Arch, b.Features)
@@ -438,7 +441,8 @@ func (s *survey) derive(js *keyState) {
 	if s.infos[k] != nil {
 		return
 	}
-	info := &JobInfo{Job: js.job, Target: js.target, For: r.builtFor(js), Rounds: js.rounds, Estimate: r.idx.quantiles(js.job)}
+	info := &JobInfo{Job: js.job, Target: js.target, For: r.builtFor(js), Rounds: js.rounds, Estimate: r.idx.quantiles(js.job),
+		MemoryMiB: r.idx.memory(js.job), DiskMiB: r.idx.disk(js.job)}
 	info.Work = info.Estimate.Median
 	s.infos[k] = info
 	s.order = append(s.order, k)

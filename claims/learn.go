@@ -17,6 +17,9 @@ const DefaultWork = 480_000
 type history struct {
 	core []int64 // core-milliseconds, sorted
 	peak []int64 // MiB, sorted
+	// disk is the most that a good build's work directory took, in MiB, and short
+	// the most that is to be tried after one that failed for want of disk.
+	disk, short int64
 	// course is that of the build that began last of those that have one.
 	course *build.Course
 	began  uint64
@@ -44,6 +47,17 @@ func (x *index) learn(o build.Outcome) {
 	if o.PeakMiB > 0 {
 		h.peak = insert(h.peak, o.PeakMiB)
 	}
+	h.disk = max(h.disk, min(o.DiskMiB, maxDisk))
+}
+
+// learnShort takes in a build that failed for want of disk.
+func (x *index) learnShort(o build.Outcome) {
+	h := x.learned[o.CPV.CP()]
+	if h == nil {
+		h = &history{}
+		x.learned[o.CPV.CP()] = h
+	}
+	h.short = max(h.short, min(o.ShortMiB, maxDisk))
 }
 
 // Estimate is what a job is expected to cost, in core-milliseconds: of ten such
@@ -186,6 +200,34 @@ func (x *index) memory(j *build.Job) int64 {
 
 // Memory is what a build of a job is expected to want, in MiB; 0 = unknown.
 func (r *Replica) Memory(j *build.Job) int64 { return r.idx.memory(j) }
+
+// disk is the work space that a job is expected to want: the most that a build of
+// the package took and an eighth more, since a work directory is measured now and
+// then only; without one, what its planner said. After a build that was short of
+// space, what is to be tried next. 0 = unknown.
+func (x *index) disk(j *build.Job) int64 {
+	h := x.learned[j.CPV.CP()]
+	if h == nil {
+		return j.DiskMiB
+	}
+	want := j.DiskMiB
+	if h.disk > 0 {
+		want = h.disk + h.disk/8
+	}
+	// A good build that took more than the one that was short of space had (two
+	// thirds of short) has shown what it really wants.
+	if h.short/3*2 >= h.disk {
+		want = max(want, h.short)
+	}
+	return want
+}
+
+// maxDisk bounds what others may make a package seem to want, in MiB.
+const maxDisk = 1 << 40
+
+// Disk is the work space that a build of a job is expected to want, in MiB; 0 =
+// unknown.
+func (r *Replica) Disk(j *build.Job) int64 { return r.idx.disk(j) }
 
 // buildTime is how long a build of a job is expected to take here, in
 // milliseconds; 0 = unknown.

@@ -80,8 +80,8 @@ type Candidate struct {
 	Priority build.Priority
 	Rank     int64 // upward rank in core-milliseconds
 	Work     int64 // estimate in core-milliseconds
-	// MemoryMiB is what the build is expected to want; 0 = unknown.
-	MemoryMiB int64
+	// MemoryMiB and DiskMiB are what the build is expected to want; 0 = unknown.
+	MemoryMiB, DiskMiB int64
 	// Scarred says that some drone declined or failed it: ask before giving it.
 	Scarred bool
 }
@@ -461,7 +461,7 @@ func (r *Replica) pick(out []Candidate, limit int, now Now, which func(*keyState
 			continue
 		}
 		limit--
-		out = append(out, Candidate{Job: ks.job, For: r.builtFor(ks), Priority: ks.prio, Rank: ks.rank, Work: ks.work, MemoryMiB: r.idx.memory(ks.job),
+		out = append(out, Candidate{Job: ks.job, For: r.builtFor(ks), Priority: ks.prio, Rank: ks.rank, Work: ks.work, MemoryMiB: r.idx.memory(ks.job), DiskMiB: r.idx.disk(ks.job),
 			Scarred: len(r.idx.decline[ks.key]) > 0 || len(r.idx.results[ks.key]) > 0})
 	}
 	return out

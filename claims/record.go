@@ -89,7 +89,7 @@ type Beat struct {
 	Cores      int             `cbor:"cores" json:"cores"`
 	Speed      int64           `cbor:"speed" json:"speed"` // core-milliseconds per second of this whole machine
 	FreeMemMiB int64           `cbor:"mem" json:"free_mem_mib"`
-	DiskMiB    int64           `cbor:"disk" json:"free_disk_mib"` // free for work
+	DiskMiB    int64           `cbor:"disk" json:"free_disk_mib"` // that builds may take, those that run included
 	Arch       string          `cbor:"arch" json:"arch"`
 	Features   []string        `cbor:"cpu,omitempty" json:"cpu_features,omitempty"`
 	Builders   []build.Builder `cbor:"builders,omitempty" json:"builders,omitempty"`

@@ -39,6 +39,10 @@ type Config struct {
 	// when every target's newest release is served.
 	Ready func() error
 
+	// Asked hears of each request that somebody waits for: not of those that a
+	// machine makes every so often (/livez, /readyz, /metrics). nil = nobody does.
+	Asked func()
+
 	// Every stretches Poll; nil leaves it as it is.
 	Every func(time.Duration) time.Duration
 

@@ -504,3 +504,18 @@ func TestMountedHandlersComeFirstAndAreReadOnly(t *testing.T) {
 		t.Fatal("a pattern that no path can match is accepted")
 	}
 }
+
+func TestWhoWaitsForAnAnswerIsToldOfAndAMachineThatPollsIsNot(t *testing.T) {
+	asked := 0
+	g := newGateway(t, httpgatewaytest.New(t), func(c *httpgateway.Config) { c.Asked = func() { asked++ } })
+	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+		if get(t, g, path); asked != 0 {
+			t.Errorf("%s counts", path)
+		}
+	}
+	for n, path := range []string{"/", "/desktop/stable/Packages", "/desktop/stable/app-misc/jq/jq-1-1.gpkg.tar"} {
+		if get(t, g, path); asked != n+1 {
+			t.Errorf("%s does not count", path)
+		}
+	}
+}

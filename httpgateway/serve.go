@@ -22,6 +22,9 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	w := &response{ResponseWriter: rw, conn: c}
 	start := time.Now()
+	if p := r.URL.Path; g.cfg.Asked != nil && p != "/livez" && p != "/readyz" && p != "/metrics" {
+		g.cfg.Asked()
+	}
 	g.route(w, r)
 	g.stats.count(r, w)
 	if !g.log.Enabled(r.Context(), slog.LevelDebug) {

@@ -2,7 +2,9 @@ package emerge
 
 import (
 	"bytes"
+	"cmp"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/build-swarm/swarm/build"
@@ -26,6 +28,25 @@ var signs = []struct {
 	{build.BadMachine, regexp.MustCompile(`superuser access is required|portage group access is required|Permission denied: '|Operation not permitted: '`), ""},
 	{build.BadMachine, regexp.MustCompile(`requires all dependencies to be merged|there are no (ebuilds|binary packages) to satisfy|have been masked|not in this machine's repositories`), ""},
 	{build.BadNetwork, regexp.MustCompile(`Couldn't download|Fetch failed for|Failed to fetch|!!! Fetched file:|Unable to resolve host|Temporary failure in name resolution`), ""},
+}
+
+// fullDisk is the place of that sign.
+const fullDisk = 0
+
+// spaceRE is how check-reqs.eclass says what an ebuild wants.
+var spaceRE = regexp.MustCompile(`There is NOT at least ([0-9]{1,7}) ([MGT])iB disk space`)
+
+// spaceOf is how much disk a line says is wanted, in MiB; 0 = it says no such thing.
+func spaceOf(line string) int64 {
+	m := spaceRE.FindStringSubmatch(line)
+	if m == nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n << map[string]int{"M": 0, "G": 10, "T": 20}[m[2]]
 }
 
 // portageLine matches lines by which Portage or an ebuild says what failed.
@@ -75,10 +96,11 @@ func classify(output []byte) *build.Failure {
 		if found[i] == "" {
 			continue
 		}
-		if s.reason != "" {
-			return fail(s.class, s.reason)
+		f := fail(s.class, cmp.Or(s.reason, strings.TrimSpace(strings.TrimLeft(found[i], "*! "))))
+		if f.SpaceMiB = spaceOf(found[i]); i == fullDisk {
+			f.SpaceMiB = build.Unsaid
 		}
-		return fail(s.class, strings.TrimSpace(strings.TrimLeft(found[i], "*! ")))
+		return f
 	}
 	phase := ""
 	if m := diedRE.FindStringSubmatch(died); m != nil {

@@ -477,7 +477,7 @@ func (g *graph) job(i int, root []item, files fileDigests, c conversion) (*build
 		Key: key, Builder: build.BuilderPortage, CPV: g.entry[i].CPV, Slot: g.entry[i].Slot, Repo: n.Repo,
 		USE: sorted(n.USE), IUSE: sorted(n.IUSE), Preimage: pre, Needs: []build.Edge{}, Tree: c.tree, Sources: g.sourcesOf(i), Keywords: n.Keywords, Seed: g.isBootstrap[i],
 	}
-	j.CoreMillis = guessWork(j.Sources)
+	j.CoreMillis, j.DiskMiB = guessWork(j.Sources), guessDisk(j.Sources)
 	in := make(map[int]bool, len(root))
 	for _, r := range root {
 		in[r.node] = true

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/build-swarm/swarm/build"
@@ -217,7 +218,11 @@ func (m *room) open(ctx context.Context) (err error) {
 
 // prepare is an error of the directories that a build happens in: the machine's.
 func prepare(j *build.Job, err error) error {
-	return machine("prepare the build of %s: %v", j.CPV, err)
+	f := machine("prepare the build of %s: %v", j.CPV, err)
+	if errors.Is(err, syscall.ENOSPC) {
+		f.SpaceMiB = build.Unsaid
+	}
+	return f
 }
 
 // checkBase compares what the job's root takes from its base with the base, and

@@ -18,6 +18,25 @@ const (
 	guessPerMiB  = 25_000
 )
 
+// What its work directory takes, in MiB: the sources unpacked, objects, the image
+// and the package. Compiled code takes 10 to 30 times its compressed source (gcc 60,
+// since it builds itself three times), data 2 to 4 times. A guess that is too low
+// costs one failed build, from which all learn; one that is too high leaves a
+// package to the largest drone, or to none.
+const (
+	guessSpace       = 64
+	guessSpacePerMiB = 8
+)
+
+// guessDisk is the work space of a build, in MiB.
+func guessDisk(sources []build.Source) int64 {
+	var kib int64
+	for _, s := range sources {
+		kib += s.Size >> 10
+	}
+	return guessSpace + kib*guessSpacePerMiB>>10
+}
+
 func guessWork(sources []build.Source) int64 {
 	var bytes int64
 	for _, s := range sources {

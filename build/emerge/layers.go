@@ -332,7 +332,7 @@ func (c *layerCache) keep(ctx context.Context, tmp string, l *layer, on *held) (
 		}
 	}
 	var err error
-	if l.Bytes, err = diskUsage(filepath.Join(tmp, "fs")); err != nil {
+	if l.Bytes, err = base.Usage(ctx, filepath.Join(tmp, "fs")); err != nil {
 		return nil, fmt.Errorf("measure layer: %w", err)
 	}
 	b, err := json.Marshal(l)
@@ -433,22 +433,6 @@ func (c *layerCache) sizes() (n int, bytes int64, err error) {
 		bytes += l.Bytes
 	}
 	return len(all), bytes, err
-}
-
-func diskUsage(dir string) (int64, error) {
-	var n int64
-	err := filepath.WalkDir(dir, func(at string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(at, &st); err != nil {
-			return err
-		}
-		n += st.Blocks * 512
-		return nil
-	})
-	return n, err
 }
 
 func syncTree(dir string) error {

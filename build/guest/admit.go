@@ -32,6 +32,15 @@ func (r Room) Left() Need {
 	return Need{max(0, n.MemoryMiB), max(0, n.DiskMiB)}
 }
 
+// Disk is what builds here may take in all, those that run included, in MiB.
+func (r Room) Disk() int64 {
+	n := r.FreeDiskMiB - DiskReserve
+	for _, b := range r.Running {
+		n += b.Used.DiskMiB
+	}
+	return max(0, n)
+}
+
 // Admit says why a build does not fit now; "" when it does.
 func Admit(n Need, r Room) string {
 	left := r.Left()

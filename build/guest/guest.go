@@ -149,8 +149,7 @@ type Guest struct {
 	returned  int64 // boot of the last build given back for memory
 	idleFrom  int64 // boot since which it may build; 0 = it may not
 	awayFrom  int64 // boot since which it may not
-	quietFrom int64 // boot since which there is a reason to be quiet
-	asked     int64 // boot until which it is not, since somebody asked it for something
+	rest      Rest
 }
 
 const forever = int64(1) << 62

@@ -67,7 +67,7 @@ func (f *forecast) run(left func(*claims.BeatJob) int64, work func(i int32) int6
 			continue
 		}
 		info := &f.jobs[i]
-		t := f.s.taskOf(info.Job, info.For, work(i), info.Job.MemoryMiB)
+		t := f.s.taskOf(info.Job, info.For, work(i), info.MemoryMiB, info.DiskMiB)
 		t.setup = setup
 		if a, ok := f.s.place(&v, &t, notBefore); ok {
 			f.finish[i] = a.Finish

@@ -57,7 +57,7 @@ type drone struct {
 	builders uint8   // bit set of builderBit
 	accept   bool
 	memory   int64 // MiB free; 0 = unknown
-	disk     int64 // MiB free
+	disk     int64 // MiB that builds may take
 	beat     *claims.Beat
 	asked    uint64 // bit set over Scheduler.targets: whether it can build for them is known
 	able     uint64 // and it can
@@ -130,7 +130,7 @@ func (s *Scheduler) Next(v *View, self string) (k build.Key, ok bool, all []Assi
 	limit := min(len(v.Ready), Limit(len(v.Peers)))
 	for i := range v.Ready[:limit] {
 		c := &v.Ready[i]
-		t := s.taskOf(c.Job, c.For, c.Work, c.MemoryMiB)
+		t := s.taskOf(c.Job, c.For, c.Work, c.MemoryMiB, c.DiskMiB)
 		t.excluded = c.Scarred || v.Passed != nil && v.Passed(t.key)
 		a, found := s.place(v, &t, 0)
 		if !found {
@@ -144,8 +144,8 @@ func (s *Scheduler) Next(v *View, self string) (k build.Key, ok bool, all []Assi
 	return k, ok, s.all
 }
 
-func (s *Scheduler) taskOf(j *build.Job, target *build.Target, work, memory int64) task {
-	return task{key: j.Key, hash: hashKey(j.Key), work: max(1, work), memory: memory, disk: j.DiskMiB, builder: builderBit(j.Builder),
+func (s *Scheduler) taskOf(j *build.Job, target *build.Target, work, memory, disk int64) task {
+	return task{key: j.Key, hash: hashKey(j.Key), work: max(1, work), memory: memory, disk: disk, builder: builderBit(j.Builder),
 		target: target, bit: s.bit(target)}
 }
 

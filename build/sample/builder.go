@@ -119,15 +119,21 @@ func (b *Builder) Build(ctx context.Context, req worker.Request) (worker.Result,
 	if errors.As(err, &f) {
 		return worker.Result{}, f
 	}
-	return worker.Result{}, &build.Failure{Class: build.BadMachine, Reason: build.OneLine(machineReason(err), maxReason)}
+	f = &build.Failure{Class: build.BadMachine, Reason: build.OneLine(machineReason(err), maxReason)}
+	if noSpace(err) {
+		f.SpaceMiB = build.Unsaid
+	}
+	return worker.Result{}, f
 }
 
 // maxReason bounds a failure's one line.
 const maxReason = 300
 
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
 // machineReason puts the words people look for in front.
 func machineReason(err error) string {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noSpace(err) {
 		return "no space left on device: " + err.Error()
 	}
 	return err.Error()

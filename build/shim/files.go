@@ -31,10 +31,11 @@ type order struct {
 // result is what came of it. Class and Reason are a build.Failure, Err any
 // other error.
 type result struct {
-	Result worker.Result
-	Class  build.Class
-	Reason string
-	Err    string
+	Result   worker.Result
+	Class    build.Class
+	Reason   string
+	SpaceMiB int64
+	Err      string
 }
 
 // identity names one process for ever: numbers come back, and so do boots.

@@ -71,7 +71,7 @@ func run(ctx context.Context, dir string, o *order, maker func(context.Context, 
 	r.Result, err = b.Build(ctx, req)
 	err = errors.Join(err, log.Close())
 	if f, ok := errors.AsType[*build.Failure](err); ok {
-		r.Class, r.Reason = f.Class, f.Reason
+		r.Class, r.Reason, r.SpaceMiB = f.Class, f.Reason, f.SpaceMiB
 	} else if err != nil {
 		r.Err = err.Error()
 	}

@@ -139,8 +139,8 @@ func (p *Pool) CPU() time.Duration {
 	return sum
 }
 
-// Used is what a running build has taken by now: its memory alone, since its disk
-// would have to be walked.
+// Used is what a running build has taken by now: its memory alone, since the worker
+// knows what its directory takes.
 func (b *builder) Used(k build.Key) guest.Need {
 	b.pool.mu.Lock()
 	x := b.pool.procs[k]
@@ -320,7 +320,7 @@ func readResult(dir string) (worker.Result, error) {
 	case err != nil:
 		return worker.Result{}, err
 	case r.Class != "":
-		return r.Result, &build.Failure{Class: r.Class, Reason: r.Reason}
+		return r.Result, &build.Failure{Class: r.Class, Reason: r.Reason, SpaceMiB: r.SpaceMiB}
 	case r.Err != "":
 		return r.Result, errors.New(r.Err)
 	}

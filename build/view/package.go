@@ -35,6 +35,7 @@ type PastBuild struct {
 	TookMS    int64     `json:"took_ms"`
 	CoreMS    int64     `json:"core_ms"`
 	PeakMiB   int64     `json:"peak_mib"`
+	DiskMiB   int64     `json:"disk_mib"` // the most of its work directory
 	Size      int64     `json:"size"`
 	CID       string    `json:"cid"`
 	MD5       string    `json:"md5"`
@@ -89,7 +90,7 @@ func (l *look) past(o, before *claims.Result) PastBuild {
 	r := l.r
 	b := PastBuild{
 		Key: o.Key, CPV: o.CPV.String(), Target: build.OneLine(o.Target, 64), Class: string(o.Class), Reason: build.OneLine(o.Reason, 300), Peer: r.Name(o.Peer), Epoch: o.Epoch,
-		StartedMS: hlc.Time(o.Started).Millis(), EndedMS: o.Stamp.Millis(), TookMS: o.Millis, CoreMS: o.CoreMillis, PeakMiB: o.PeakMiB,
+		StartedMS: hlc.Time(o.Started).Millis(), EndedMS: o.Stamp.Millis(), TookMS: o.Millis, CoreMS: o.CoreMillis, PeakMiB: o.PeakMiB, DiskMiB: o.DiskMiB,
 		Inputs: build.OneLine(o.Inputs, 128), Content: build.OneLine(o.Content, 128), Log: o.Log,
 		Holders: []string{}, Away: []string{}, Because: []string{}, AskedBy: []string{}, USE: []string{},
 		Phases: phasesOf(o), RootMS: o.RootMillis, Provisional: o.Provisional,

@@ -33,6 +33,9 @@ type Why struct {
 	Phases      []build.Phase `json:"phases"`
 	Provisional bool          `json:"provisional"`
 	Artifacts   []string      `json:"differing_artifacts"`
+	// MemoryMiB and DiskMiB are what its build is expected to want; 0 = unknown.
+	MemoryMiB int64 `json:"memory_mib"`
+	DiskMiB   int64 `json:"disk_mib"`
 }
 
 // Wait is a dependency that is not available yet.
@@ -63,7 +66,19 @@ type DroneWhy struct {
 	Nick     string `json:"nick"`
 	Sentence string `json:"sentence"`
 	Jobs     []Wait `json:"jobs"` // what the plan would give it, in order
+	// Unfit are jobs that are ready and beyond what it is, the first of them.
+	Unfit []Misfit `json:"unfit"`
 }
+
+// Misfit is a job that a drone cannot build, and why.
+type Misfit struct {
+	Key    build.Key `json:"key"`
+	CPV    string    `json:"cpv"`
+	Reason string    `json:"reason"`
+}
+
+// maxUnfit bounds what is told of them.
+const maxUnfit = 10
 
 // Explain derives Why from the board. ok is false for a job nobody asked for.
 func Explain(r *claims.Replica, k build.Key, now claims.Now) (w Why, ok bool) {
@@ -79,7 +94,7 @@ func Explain(r *claims.Replica, k build.Key, now claims.Now) (w Why, ok bool) {
 	peers := r.Peers(now)
 	forecast := plan.Forecast(infos, peers)
 	info := &infos[at]
-	w = Why{Schema: 1, Key: k, CPV: info.Job.CPV.String(), State: string(info.State), WaitsFor: []Wait{}, Drones: []DroneWord{}, HoldsUp: holdsUp(infos, k), Artifacts: []string{}, Phases: []build.Phase{}}
+	w = Why{Schema: 1, Key: k, CPV: info.Job.CPV.String(), State: string(info.State), WaitsFor: []Wait{}, Drones: []DroneWord{}, HoldsUp: holdsUp(infos, k), MemoryMiB: info.MemoryMiB, DiskMiB: info.DiskMiB, Artifacts: []string{}, Phases: []build.Phase{}}
 	byKey := make(map[build.Key]*claims.JobInfo, len(infos))
 	for i := range infos {
 		byKey[infos[i].Job.Key] = &infos[i]
@@ -258,7 +273,7 @@ func ExplainDrone(r *claims.Replica, peer string, now claims.Now) (w DroneWhy, o
 		return DroneWhy{}, false
 	}
 	p := &peers[at]
-	w = DroneWhy{Schema: 1, Peer: peer, Nick: r.Name(peer), Jobs: []Wait{}}
+	w = DroneWhy{Schema: 1, Peer: peer, Nick: r.Name(peer), Jobs: []Wait{}, Unfit: []Misfit{}}
 	infos := r.Survey(now)
 	forecast := plan.Forecast(infos, peers)
 	ready, could := 0, 0
@@ -266,6 +281,11 @@ func ExplainDrone(r *claims.Replica, peer string, now claims.Now) (w DroneWhy, o
 		a, planned := forecast[infos[i].Job.Key]
 		if planned && a.Peer == peer && infos[i].Holder != peer {
 			w.Jobs = append(w.Jobs, Wait{infos[i].Job.Key, infos[i].Job.CPV.String(), string(infos[i].State), a.Start})
+		}
+		if s := infos[i].State; (s == claims.JobReady || s == claims.JobUnfit) && p.Live && p.Beat.Slots > 0 && len(w.Unfit) < maxUnfit {
+			if fits, why := r.Fits(&p.Beat, infos[i].Job); !fits {
+				w.Unfit = append(w.Unfit, Misfit{infos[i].Job.Key, infos[i].Job.CPV.String(), build.OneLine(why, 200)})
+			}
 		}
 		if infos[i].State == claims.JobReady {
 			ready++

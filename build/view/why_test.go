@@ -130,7 +130,7 @@ func TestWhyInTheSituationsThatPeopleAskAbout(t *testing.T) {
 			state: "claimed", sentence: "tower has claimed it and prepares the build (fetch)", drone: "it has it", next: "it compiles"},
 		{name: "memory", change: func(lib *build.Job, _ *claims.Beat) { lib.MemoryMiB = 16_384 }, state: "unfit",
 			sentence: "no drone that is here can build it; tower: it has 4096 MiB of memory free, the build wants 16384", next: "joins", action: "swarm peers"},
-		{name: "disk", change: func(lib *build.Job, _ *claims.Beat) { lib.DiskMiB = 20_000 }, state: "unfit", sentence: "it has 10000 MiB of disk free, the build wants 20000"},
+		{name: "disk", change: func(lib *build.Job, _ *claims.Beat) { lib.DiskMiB = 20_000 }, state: "unfit", sentence: "it has 10000 MiB of disk to build in, the build wants 20000"},
 		{name: "builder", change: func(_ *build.Job, b *claims.Beat) { b.Builders = []build.Builder{build.BuilderPortage} }, state: "unfit", sentence: "it has no builder for sample packages"},
 		{name: "architecture", change: func(_ *build.Job, b *claims.Beat) { b.Arch = "arm64" }, do: aims, state: "unfit", sentence: "it is arm64, the target amd64"},
 		{name: "CPU feature", do: aims, state: "unfit", sentence: "its processor lacks avx2"},

@@ -115,20 +115,30 @@ func (w *Worker) admit(need guest.Need) error {
 	if w.cfg.Free == nil {
 		return nil
 	}
+	if why := guest.Admit(need, w.Room()); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
+// Room is what the machine has for builds, with those that run; zero where nobody
+// says what is free.
+func (w *Worker) Room() guest.Room {
+	if w.cfg.Free == nil {
+		return guest.Room{}
+	}
 	room := w.cfg.Free()
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, r := range w.running {
 		b := guest.Booked{Need: r.need}
 		if u, ok := w.cfg.Builders[r.job.Builder].(interface{ Used(build.Key) guest.Need }); ok {
 			b.Used = u.Used(r.job.Key)
 		}
+		b.Used.DiskMiB, _ = r.space.mib()
 		room.Running = append(room.Running, b)
 	}
-	w.mu.Unlock()
-	if why := guest.Admit(need, room); why != "" {
-		return errors.New(why)
-	}
-	return nil
+	return room
 }
 
 // Return ends a build and gives its claim back.

@@ -51,6 +51,7 @@ type run struct {
 	won     chan struct{}
 	stopped string     // why the board ended it; under Worker.mu
 	need    guest.Need // what it was admitted with
+	space   *space
 
 	resumed *Survivor // the build that an earlier process began, or nil
 
@@ -106,8 +107,12 @@ func (r *run) build(ctx context.Context) {
 		return
 	case errors.As(err, &f):
 		out.Class, out.Reason = f.Class, build.OneLine(f.Reason, 300)
+		out.ShortMiB = shortOf(f, out.DiskMiB)
 	default:
 		out.Class, out.Reason = build.BadMachine, build.OneLine(err.Error(), 300)
+		if errors.Is(err, syscall.ENOSPC) {
+			out.ShortMiB = shortOf(&build.Failure{Class: build.BadMachine, SpaceMiB: build.Unsaid}, out.DiskMiB)
+		}
 	}
 	if out.Class != build.Good {
 		w.cfg.Log.Warn("build failed", "package", r.job.CPV.String(), "class", string(out.Class), "reason", out.Reason)
@@ -150,9 +155,11 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	fetched := r.fetched(ctx, &req)
 	req.Phase = func(p string) {
 		r.enter(build.OneLine(p, 24), true)
+		r.space.ended()
 		fetched(p)
 	}
 	bctx, unwatch := r.watchStuck(ctx, log)
+	measured := r.measure(ctx, dir)
 	var res Result
 	if r.resumed == nil {
 		res, err = builder.Build(bctx, req)
@@ -167,6 +174,7 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 		}
 	}
 	unwatch()
+	measured()
 	if errors.Is(err, ErrDetached) {
 		return errors.Join(err, log.Close())
 	}
@@ -174,6 +182,7 @@ func (r *run) carry(ctx context.Context, dir string, out *build.Outcome) error {
 	out.Millis = time.Since(started).Milliseconds()
 	out.CoreMillis, out.PeakMiB, out.Inputs, out.Against = res.CoreMillis, res.PeakMiB, res.Inputs, r.job.Against
 	out.RootMillis, out.Provisional, out.Phases = res.RootMillis, res.Provisional, r.steps()
+	_, out.DiskMiB = r.space.mib()
 	ctx, cancel := grace(ctx)
 	defer cancel()
 	if err == nil {

@@ -51,6 +51,8 @@ type Config struct {
 	Speed    int64  // core-milliseconds per second of one slot
 	// Free is what the machine has left for builds; nil admits every build.
 	Free func() guest.Room
+	// Space is what a directory takes on disk, in bytes; nil = that is not measured.
+	Space func(ctx context.Context, dir string) (int64, error)
 	// Prepare brings what a round was planned on (its base, its configuration,
 	// its trees) to this machine and names it in the request; nil = nothing.
 	Prepare func(ctx context.Context, on claims.Ground, req *Request) error
@@ -246,7 +248,7 @@ func (w *Worker) replan(ctx context.Context, g *errgroup.Group) error {
 			j := *r.Job(k)
 			err, wait := w.canBuild(&j), declineMost
 			if err == nil {
-				need = guest.Need{MemoryMiB: r.Memory(&j), DiskMiB: j.DiskMiB}
+				need = guest.Need{MemoryMiB: r.Memory(&j), DiskMiB: r.Disk(&j)}
 				err, wait = w.admit(need), declineRoom
 			}
 			if err != nil {
@@ -414,6 +416,7 @@ func (w *Worker) resume(ctx context.Context, g *errgroup.Group, s *Survivor) {
 	err := w.cfg.Board.Do(ctx, func(rep *claims.Replica, _ claims.Now) []claims.Event {
 		e := rep.Estimate(&r.job)
 		r.work, r.measured, r.unsure, r.course.last = e.Median, e.Measured, e.Deviation(), rep.Course(&r.job)
+		r.need = guest.Need{MemoryMiB: rep.Memory(&r.job), DiskMiB: rep.Disk(&r.job)}
 		held = slices.ContainsFunc(rep.Held(), func(b claims.BeatJob) bool { return b.Key == r.job.Key })
 		return nil
 	})
@@ -431,7 +434,7 @@ func (w *Worker) resume(ctx context.Context, g *errgroup.Group, s *Survivor) {
 func (w *Worker) launch(ctx context.Context, g *errgroup.Group, r *run) {
 	job := &r.job
 	bctx, cancel := context.WithCancelCause(ctx)
-	r.cancel, r.won = cancel, make(chan struct{})
+	r.cancel, r.won, r.space = cancel, make(chan struct{}), newSpace(w.cfg.Space)
 	w.mu.Lock()
 	w.running[job.Key] = r
 	w.mu.Unlock()

@@ -58,13 +58,17 @@ func pack(t testing.TB, req Request, change func(map[string]string)) Result {
 }
 
 // newBench starts a peer whose state survives in dir.
-func newBench(t *testing.T, dir string, b Builder) *bench {
+func newBench(t *testing.T, dir string, b Builder, change ...func(*Config)) *bench {
 	t.Helper()
 	x := &bench{Peer: agenttest.Start(t, dir), t: t, dir: dir}
 	var err error
-	x.worker, err = New(Config{Self: x.Self, Board: x.Board, Store: x.Store, Builders: map[build.Builder]Builder{build.BuilderSample: b},
+	cfg := Config{Self: x.Self, Board: x.Board, Store: x.Store, Builders: map[build.Builder]Builder{build.BuilderSample: b},
 		Fetch:    func(context.Context, cid.Cid, []string) error { return errors.New("no other peer") },
-		Announce: x.Announce, Dir: filepath.Join(dir, "work"), Pending: filepath.Join(dir, "pending"), Slots: 1, Jobs: 1, Speed: 1000, Log: x.Log})
+		Announce: x.Announce, Dir: filepath.Join(dir, "work"), Pending: filepath.Join(dir, "pending"), Slots: 1, Jobs: 1, Speed: 1000, Log: x.Log}
+	for _, f := range change {
+		f(&cfg)
+	}
+	x.worker, err = New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -401,6 +401,7 @@ func (s *Store) unpack(ctx context.Context, man *build.Base, root string) error 
 const (
 	OpUnpack = "base-unpack" // "LIMIT DIR", archive on standard input
 	OpRemove = "remove"      // DIR
+	OpUsage  = "usage"       // DIR; bytes on standard output
 )
 
 // Ops are the operations, by name.
@@ -414,6 +415,7 @@ func Ops() map[string]sandbox.Op {
 			}
 			return Unpack(ctx, in, dir, limit)
 		},
+		OpUsage:  opUsage,
 		OpRemove: func(_ context.Context, arg string, _ io.Reader, _ io.Writer) error { return os.RemoveAll(arg) },
 	}
 }

@@ -176,9 +176,11 @@ func (w *Watch) Resume(ctx context.Context) error {
 
 // Asked says that somebody at this machine asks its peer for something. It does
 // not wait.
-func (w *Watch) Asked() {
+func (w *Watch) Asked() { ask(w.asked) }
+
+func ask(asked chan struct{}) {
 	select {
-	case w.asked <- struct{}{}:
+	case asked <- struct{}{}:
 	default: // it is known already
 	}
 }

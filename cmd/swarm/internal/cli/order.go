@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -57,6 +58,9 @@ func showWhy(o render.Out, w view.Why) {
 	if w.HoldsUp > 0 {
 		o.Printf("  holds up %d jobs\n", w.HoldsUp)
 	}
+	if wants := wants(w); wants != "" {
+		o.Printf("  its build is expected to want %s\n", wants)
+	}
 	if len(w.Phases) > 0 {
 		words := make([]string, 0, len(w.Phases))
 		for _, p := range w.Phases {
@@ -85,6 +89,18 @@ func showWhy(o render.Out, w view.Why) {
 	}
 }
 
+// wants says what a build is expected to want; "" if that is not known.
+func wants(w view.Why) string {
+	var parts []string
+	if w.MemoryMiB > 0 {
+		parts = append(parts, fmt.Sprintf("%d MiB of memory", w.MemoryMiB))
+	}
+	if w.DiskMiB > 0 {
+		parts = append(parts, fmt.Sprintf("%d MiB of disk to work in", w.DiskMiB))
+	}
+	return strings.Join(parts, " and ")
+}
+
 func showWhyDrone(o render.Out, w view.DroneWhy) {
 	o.Printf("%s: %s\n", o.Styled(render.Strong, render.Clean(w.Nick)), render.Clean(w.Sentence))
 	for i, j := range w.Jobs {
@@ -93,6 +109,9 @@ func showWhyDrone(o render.Out, w view.DroneWhy) {
 			break
 		}
 		o.Printf("  the plan has %s for it%s\n", render.Clean(j.CPV), about(j.LeftMS))
+	}
+	for _, u := range w.Unfit {
+		o.Printf("  not for it: %s: %s\n", render.Clean(u.CPV), render.Clean(u.Reason))
 	}
 }
 

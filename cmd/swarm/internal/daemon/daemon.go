@@ -14,7 +14,6 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
-	"github.com/build-swarm/swarm/build/guest/watch"
 	"github.com/build-swarm/swarm/build/publish"
 	"github.com/build-swarm/swarm/build/request"
 	"github.com/build-swarm/swarm/build/view"
@@ -55,7 +54,7 @@ type Daemon struct {
 	Default   build.Builder
 	Ground    *Ground
 	Logs      *worker.Logs // nil on a peer that builds nothing
-	Guest     *watch.Watch // nil there, too
+	Guest     Guest
 	Quiet     *Quiet
 	Rate      func(peer string) int64 // see exchange.Fetcher
 	About     control.Info            // all but the addresses

@@ -76,7 +76,7 @@ func (s *Screens) Extend(c httpgateway.Config) httpgateway.Config {
 	c.Mount = map[string]http.Handler{"/": s.page, ui.Prefix: s.page, "/metrics": numbers}
 	c.Post = map[string]http.Handler{ui.OrderPath: http.HandlerFunc(s.page.Orders)}
 	c.Ready = s.ready
-	c.Every = s.daemon.Quiet.Every
+	c.Every, c.Asked = s.daemon.Quiet.Every, s.daemon.Asked
 	return c
 }
 

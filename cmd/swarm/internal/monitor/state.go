@@ -261,6 +261,9 @@ func (s *state) takeDrone(w view.DroneWhy) {
 	for _, j := range w.Jobs {
 		s.panel.lines = append(s.panel.lines, "  the plan has "+j.CPV+" for it"+inAbout(j.LeftMS))
 	}
+	for _, u := range w.Unfit {
+		s.panel.lines = append(s.panel.lines, "  not for it: "+u.CPV+": "+u.Reason)
+	}
 }
 
 func inAbout(ms int64) string {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/guest"
 	"github.com/build-swarm/swarm/build/guest/watch"
 	"github.com/build-swarm/swarm/build/publish"
@@ -106,7 +107,7 @@ type Node struct {
 	screens   *daemon.Screens
 	daemon    *daemon.Daemon
 	surviving []worker.Survivor
-	guest     *watch.Watch
+	guest     daemon.Guest
 	quiet     *daemon.Quiet
 	stop      context.CancelFunc // of what ends first
 	restart   bool
@@ -193,12 +194,12 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		if n.worker, err = worker.New(worker.Config{
 			Self: n.host.Self(), Board: n.board, Store: n.store, Builders: cfg.Builders, Fetch: bring, Announce: n.holdings.Announce,
 			Prepare: cfg.Ground.Prepare, Fetched: cfg.Ground.Fetched, Surviving: n.surviving, Dir: filepath.Join(cfg.State, "work"), Pending: filepath.Join(cfg.State, "pending"), Slots: cfg.Slots, Jobs: cfg.Jobs,
-			Free: func() guest.Room { return daemon.Free(cfg.State) }, Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
+			Free: func() guest.Room { return daemon.Free(cfg.State) }, Space: base.Usage, Speed: max(1, n.still.Speed/int64(cfg.Slots)), Log: cfg.Log,
 		}); err != nil {
 			return err
 		}
-		n.guest = daemon.WatchMachine(cfg.Guest, cfg.State, n.worker, cfg.Pool, clock, n.tell, n.quiet, cfg.Sensors)
 	}
+	n.guest = daemon.WatchMachine(cfg.Guest, cfg.State, n.worker, cfg.Pool, clock, n.tell, n.quiet, cfg.Sensors)
 	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log, Every: n.quiet.Every, Try: daemon.Trial(cfg.Planners, cfg.Log),
 		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
 			return n.catalog.Open(ctx, c, size)
@@ -212,10 +213,10 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	n.copies = replicator.New(replicator.Config{Input: n.garbage.Input, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log, Every: n.quiet.Every,
 		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
 	n.catalog = &daemon.Catalog{Board: n.board, Store: n.store, Fetch: fetch, Stream: fetcher, Log: cfg.Log, Every: n.quiet.Every, Moved: func() { n.gateway.Kick() }}
-	d := &daemon.Daemon{Quiet: n.quiet, Rate: fetcher.Rate, Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
+	d := &daemon.Daemon{Quiet: n.quiet, Guest: n.guest, Rate: fetcher.Rate, Storage: daemon.Storage{Board: n.board, Disk: n.store, Mend: fetch, Collector: n.garbage}, Publisher: n.publisher, Agent: n.board, Host: n.host, Store: n.store, Requester: q, Planners: cfg.Planners, Default: cfg.Default, Ground: cfg.Ground,
 		Gateway: func() []string { return n.gateway.Addrs() }, About: control.Info{Nick: cfg.Nick, Version: cfg.Version, State: cfg.State}}
 	if n.worker != nil {
-		d.Logs, d.Guest = n.worker.Logs(), n.guest
+		d.Logs = n.worker.Logs()
 	}
 	d.Serve()
 	if n.screens, err = daemon.NewScreens(d, func() *httpgateway.Gateway { return n.gateway }, cfg.Alerts, cfg.Log); err != nil {
@@ -278,6 +279,7 @@ func (n *Node) runOuter(ctx context.Context) error {
 	g.Go(func() error { return n.holdings.Run(ctx) })
 	g.Go(func() error { return n.garbage.Run(ctx) })
 	g.Go(func() error { return n.store.Scrub(ctx) })
+	g.Go(func() error { return n.guest.Run(ctx) })
 	if n.cfg.Stores {
 		g.Go(func() error { return n.publisher.Run(ctx) })
 		g.Go(func() error { return n.copies.Run(ctx) })
@@ -285,7 +287,6 @@ func (n *Node) runOuter(ctx context.Context) error {
 	}
 	if n.worker != nil {
 		g.Go(func() error { return n.worker.Run(ctx) })
-		g.Go(func() error { return n.guest.Run(ctx) })
 	}
 	return g.Wait()
 }
@@ -344,18 +345,17 @@ func (n *Node) sample(ctx context.Context) claims.Beat {
 			b.Builders = append(b.Builders, name)
 		}
 	}
-	if free, err := machine.FreeDisk(cfg.State); err == nil {
-		b.DiskMiB = free >> 20
-	}
-	if n.worker != nil {
-		daemon.Attend(ctx, &b, n.guest)
+	free := daemon.Free(cfg.State).FreeDiskMiB
+	daemon.Attend(ctx, &b, n.guest)
+	if b.DiskMiB = free; n.worker != nil {
+		b.DiskMiB = n.worker.Room().Disk()
 		b.Accepting, b.Why = n.worker.Accepting()
 		b.Roots, b.InstallMS = n.worker.KeptRoots()
 	}
 	if u, err := n.store.Usage(); err == nil {
 		b.StoreUsed, b.StoreFree = u.Bytes, u.Free
 		b.Stores, b.BuildOnly, b.Metered = b.Stores && u.Level < disk.NoReplicas, !cfg.Stores, cfg.Metered
-		if why := u.NoBuild(b.DiskMiB << 20); why != "" {
+		if why := u.NoBuild(free << 20); why != "" {
 			b.Accepting, b.Why = false, why
 		}
 	}
