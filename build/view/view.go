@@ -575,13 +575,30 @@ func (s *Snapshot) say(open *Round, drones, live int) {
 		s.Next = watchIt
 	case len(s.Releases) > 0:
 		s.Sentence = fmt.Sprintf("nothing to build; %s here", count(live, "peer"))
-		s.Next = "swarm update"
+		s.Next = nextUpdate
 	case live < 2:
 		s.Sentence = "this peer is alone"
 		s.Next = "swarm invite"
 	default:
 		s.Sentence = fmt.Sprintf("%s here, nothing asked for yet", count(live, "peer"))
-		s.Next = "swarm build @world"
+		s.Next = nextWorld
+	}
+}
+
+// What there is to do next on a machine with Portage.
+const (
+	nextUpdate = "swarm update"
+	nextWorld  = "swarm build @world"
+)
+
+// WithoutPortage makes the next step one that a machine without Portage can take,
+// which the board does not know of.
+func (s *Snapshot) WithoutPortage() {
+	switch s.Next {
+	case nextUpdate:
+		s.Next = "swarm releases"
+	case nextWorld:
+		s.Next = "swarm build @samples"
 	}
 }
 

@@ -94,6 +94,9 @@ func (d *Daemon) Status(ctx context.Context) (s view.Snapshot, err error) {
 // says why this peer may not claim.
 func (d *Daemon) adorn(ctx context.Context, s *view.Snapshot, in replication.Input, why string) {
 	s.Blobs.Classes = classes(in)
+	if d.Planners[build.BuilderPortage] == nil {
+		s.WithoutPortage()
+	}
 	s.Staging = d.staged(ctx, s.Rounds)
 	links := linkIssues(d.Host.Known(), s.Peers, time.Since(started))
 	warnings := slices.Concat(details(links), clockWarnings(s.Peers), d.lacks(context.Background()), d.warnings())
