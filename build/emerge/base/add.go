@@ -57,7 +57,8 @@ type Next struct {
 var ErrHostBase = errors.New("a host base is updated by updating the machine, then swarm base add --host")
 
 // AddLayer makes the next generation of a base, or a stage on the way there, of
-// what an overlay changed above it. Name lets its name mean it.
+// what an overlay changed above it: one archive more or, where these are many, one
+// in the place of all. Name lets its name mean it.
 func (s *Store) AddLayer(ctx context.Context, on *Root, upper string, next Next) (build.BaseRef, error) {
 	name := next.Name
 	if on.Manifest.Kind == build.BaseHost {
@@ -76,6 +77,9 @@ func (s *Store) AddLayer(ctx context.Context, on *Root, upper string, next Next)
 	}
 	man.Packages = List(packages)
 	man.Portage = portageIn(packages)
+	if len(man.Layers) > maxStack {
+		return s.flat(ctx, name, &man)
+	}
 	return s.keep(ctx, name, &man, "")
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -253,6 +254,119 @@ func TestTheNextGenerationIsALayer(t *testing.T) {
 	}
 	if n, err := here.Named("one"); err != nil || len(n.Generations) != 2 || n.Newest() != next {
 		t.Errorf("the name means %v, %v", n, err)
+	}
+}
+
+// TestManyGenerationsBecomeOneArchive updates a base until its archives are
+// flattened: the files are the same, and the name does not depend on who did it.
+func TestManyGenerationsBecomeOneArchive(t *testing.T) {
+	asRoot(t)
+	blobs := newShelf()
+	here := New(filepath.Join(t.TempDir(), "bases"), blobs, "amd64")
+	ref, err := here.AddDirectory(t.Context(), "one", "a test", func(dir string) error { root(t, dir); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	grow := func(s *Store, from build.BaseRef, n int) build.BaseRef {
+		on, err := s.Open(t.Context(), from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		upper := t.TempDir()
+		write(t, upper, map[string]string{fmt.Sprintf("var/db/pkg/dev-libs/lib-%d.0/SLOT", n+2): "0/2\n", "usr/share/count": fmt.Sprint(n)})
+		err = unix.Mknod(filepath.Join(upper, fmt.Sprintf("var/db/pkg/dev-libs/lib-%d.0", n+1)), unix.S_IFCHR, 0)
+		for _, dir := range []string{"", "usr", "usr/share", "usr/share/count", "var", "var/db", "var/db/pkg", "var/db/pkg/dev-libs", fmt.Sprintf("var/db/pkg/dev-libs/lib-%d.0", n+2)} {
+			err = errors.Join(err, os.Chtimes(filepath.Join(upper, dir), time.Unix(1e9, 0), time.Unix(1e9, 0)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := s.AddLayer(t.Context(), on, upper, Next{Name: "one", Generation: n + 1, Source: "an update"})
+		if err == nil {
+			err = s.Name(next)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	var chain []build.BaseRef
+	for n := range maxStack {
+		ref = grow(here, ref, n)
+		chain = append(chain, ref)
+	}
+	man, err := here.Manifest(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(man.Layers) != 1 || man.Generation != maxStack || man.From != chain[len(chain)-2].Digest || len(man.Packages) != 2 || man.Packages[0].CPV.Version != "17.0" {
+		t.Errorf("generation %d after %.6s: %d layers, packages %v", man.Generation, man.From, len(man.Layers), man.Packages)
+	}
+	before, err := here.Manifest(t.Context(), chain[len(chain)-2])
+	if err != nil || len(before.Layers) != maxStack {
+		t.Fatalf("the generation before has %d layers, %v", len(before.Layers), err)
+	}
+	// Another peer makes the same of the generation before, and what it unpacks of
+	// the one archive is what was flattened here.
+	there := New(filepath.Join(t.TempDir(), "bases"), blobs, "amd64")
+	if again := grow(there, chain[len(chain)-2], maxStack-1); again.Digest != ref.Digest {
+		t.Errorf("another peer names it %s, here it is %s", again.Digest, ref.Digest)
+	}
+	third := New(filepath.Join(t.TempDir(), "bases"), blobs, "amd64")
+	a, err := here.Open(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := third.Open(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, y := list(t, a.Lower[0]), list(t, b.Lower[0]); x != y {
+		t.Errorf("flattened:\n%s\nunpacked:\n%s", x, y)
+	}
+	if next := grow(here, ref, maxStack); next == ref {
+		t.Error("a flattened base does not grow")
+	}
+
+	// Of the many generations three keep their name, and one that is built on.
+	gone, err := here.Prune(t.Context(), "one", func(digest string) bool { return digest == chain[4].Digest })
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := here.Named("one")
+	if err != nil || len(n.Generations) != KeepGenerations+1 || n.Generations[0].Digest != chain[4].Digest || len(gone) != maxStack+2-KeepGenerations-1 {
+		t.Errorf("%d are gone, there are %v, %v", len(gone), n.Generations, err)
+	}
+	for _, digest := range gone {
+		if _, err := os.Stat(filepath.Join(here.dir, digest)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the files of %.8s are still there: %v", digest, err)
+		}
+	}
+	if _, err := here.Open(t.Context(), chain[4]); err != nil {
+		t.Errorf("what is built on cannot be opened: %v", err)
+	}
+	// A base without a name goes when nobody opened it for a day, and only then.
+	if err := third.Tidy(t.Context(), func(string) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(b.Lower[0]); err != nil {
+		t.Errorf("one that was just opened: %v", err)
+	}
+	old := time.Now().Add(-2 * unpackedFor)
+	if err := os.Chtimes(filepath.Join(third.dir, ref.Digest), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := third.Tidy(t.Context(), func(digest string) bool { return digest == ref.Digest }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(b.Lower[0]); err != nil {
+		t.Errorf("one that is in use: %v", err)
+	}
+	if err := third.Tidy(t.Context(), func(string) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(b.Lower[0]); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("one that nobody uses: %v", err)
 	}
 }
 

@@ -15,6 +15,12 @@
 // (A host base has a manifest alone.) A directory takes its final name only when it is complete. Nothing writes
 // into one afterwards: builds see it as the lower layer of an overlay.
 //
+// An update adds an archive; sixteen become one of the same files, which is named by
+// these alone: whoever flattens a generation gets the same name. A base keeps the
+// names of three generations, and of older ones that a target, a round or a pin
+// still refers to (Prune); unpacked files that have neither name nor use go a day
+// after they were opened last (Tidy).
+//
 // # Host bases
 //
 // A host base is the machine's own root. It is there for machines that have

@@ -105,12 +105,6 @@ type Named struct {
 	Generations []Generation `json:"generations"` // oldest first
 }
 
-// Generation is one base that a name meant.
-type Generation struct {
-	Digest string    `json:"digest"`
-	Added  time.Time `json:"added"`
-}
-
 // Newest is what the name means now.
 func (n Named) Newest() build.BaseRef {
 	return build.BaseRef{Name: n.Name, Digest: n.Generations[len(n.Generations)-1].Digest}
@@ -167,21 +161,25 @@ func (s *Store) name(ref build.BaseRef) error {
 	if len(n.Generations) > 0 && n.Newest().Digest == ref.Digest {
 		return nil
 	}
-	n.Generations = append(n.Generations, Generation{Digest: ref.Digest, Added: time.Now().UTC().Truncate(time.Second)})
-	b, err := json.Marshal(n.Generations)
+	return s.write(ref.Name, append(n.Generations, Generation{Digest: ref.Digest, Added: time.Now().UTC().Truncate(time.Second)}))
+}
+
+// write says which generations a name means.
+func (s *Store) write(name string, list []Generation) error {
+	b, err := json.Marshal(list)
 	if err != nil {
-		return fmt.Errorf("name base %s: %w", ref.Name, err)
+		return fmt.Errorf("name base %s: %w", name, err)
 	}
 	dir := filepath.Join(s.dir, "names")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("name base %s: %w", ref.Name, err)
+		return fmt.Errorf("name base %s: %w", name, err)
 	}
-	tmp := filepath.Join(s.dir, "tmp-name-"+ref.Name)
+	tmp := filepath.Join(s.dir, "tmp-name-"+name)
 	if err := os.WriteFile(tmp, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("name base %s: %w", ref.Name, err)
+		return fmt.Errorf("name base %s: %w", name, err)
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, ref.Name)); err != nil {
-		return fmt.Errorf("name base %s: %w", ref.Name, err)
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return fmt.Errorf("name base %s: %w", name, err)
 	}
 	return nil
 }
@@ -198,24 +196,8 @@ func (s *Store) Forget(ctx context.Context, name string) error {
 	if err := os.Remove(filepath.Join(s.dir, "names", name)); err != nil {
 		return fmt.Errorf("forget base %s: %w", name, err)
 	}
-	rest, err := s.Names()
-	if err != nil {
-		return err
-	}
 	for _, g := range gone.Generations {
-		used := slices.ContainsFunc(rest, func(n Named) bool {
-			return slices.ContainsFunc(n.Generations, func(o Generation) bool { return o.Digest == g.Digest })
-		})
-		if used || !validDigest(g.Digest) {
-			continue
-		}
-		delete(s.made, g.Digest)
-		// A build that has it open keeps it until it ends: it is moved first.
-		trash := filepath.Join(s.dir, "tmp-gone-"+g.Digest)
-		if err := os.Rename(filepath.Join(s.dir, g.Digest), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget base %s: %w", name, err)
-		}
-		if err := removeAll(ctx, trash); err != nil {
+		if err := s.discard(ctx, g.Digest); err != nil {
 			return fmt.Errorf("forget base %s: %w", name, err)
 		}
 	}
@@ -269,7 +251,7 @@ func (s *Store) Open(ctx context.Context, ref build.BaseRef) (*Root, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.made[ref.Digest]; r != nil {
-		return r, nil
+		return r, s.touch(ref.Digest)
 	}
 	man, err := s.Manifest(ctx, ref)
 	if err != nil {
@@ -281,10 +263,11 @@ func (s *Store) Open(ctx context.Context, ref build.BaseRef) (*Root, error) {
 		}
 	}
 	dir := filepath.Join(s.dir, ref.Digest)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := s.layOut(ctx, ref, man, ""); err != nil {
-			return nil, fmt.Errorf("open base %s: %w", ref.Name, err)
-		}
+	if err = s.touch(ref.Digest); errors.Is(err, fs.ErrNotExist) {
+		err = s.layOut(ctx, ref, man, "")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open base %s: %w", ref.Name, err)
 	}
 	r := &Root{Ref: ref, Manifest: man, Lower: []string{filepath.Join(dir, "root")}}
 	if man.Kind == build.BaseHost {

@@ -117,6 +117,45 @@ func (d *Daemon) baseOnBoard(ctx context.Context, name string) (ref build.BaseRe
 	return ref, err
 }
 
+// pruneBase lets go of a base's old generations that nothing builds on: their pins,
+// and what is unpacked of them here.
+func (d *Daemon) pruneBase(ctx context.Context, name string, tell func(name, state, format string, args ...any)) error {
+	used := map[string]bool{}
+	err := d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		for _, t := range r.Targets() {
+			used[t.Base.Digest] = true
+		}
+		for _, rd := range r.Rounds() {
+			if _, p, _ := r.Round(rd.ID); rd.State == build.RoundOpen && p != nil {
+				used[p.Base.Digest] = true
+			}
+		}
+		for _, o := range r.Orders() {
+			if c, err := cas.Parse(o.Scope); err == nil && o.Verb == claims.VerbPin && o.Reason != pinBase+name {
+				if digest, err := cas.Digest(c); err == nil {
+					used[hex.EncodeToString(digest[:])] = true // somebody wants it kept
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	gone, err := d.Ground.Bases.Prune(ctx, name, func(digest string) bool { return used[digest] })
+	if len(gone) > 0 {
+		tell("base", "done", "%s let go: the newest %d stay, and what something builds on", plural(len(gone), "old generation"), base.KeepGenerations)
+	}
+	var off []claims.Event
+	for _, digest := range gone {
+		c, cerr := build.BaseRef{Name: name, Digest: digest}.CID()
+		if err = errors.Join(err, cerr); cerr == nil {
+			off = append(off, claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Off: true, Reason: pinBase + name + " pruned"}})
+		}
+	}
+	return errors.Join(err, d.Agent.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event { return off }))
+}
+
 // ListBases lists the bases that have a name here.
 func (d *Daemon) ListBases(ctx context.Context) (control.BaseList, error) {
 	names, err := d.Ground.Bases.Names()

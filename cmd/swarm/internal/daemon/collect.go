@@ -16,6 +16,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/cas/disk"
@@ -58,6 +59,8 @@ type Collector struct {
 	Wanted func(context.Context) (map[string]bool, error)
 	// Source is the blob of a source that a build has used here; nil = nobody knows.
 	Source func(build.Source) (cid.Cid, bool)
+	// Bases are those that are unpacked here; what nothing refers to goes. nil = none.
+	Bases *base.Store
 	// File remembers since when blobs are garbage, across restarts.
 	File string
 	Log  *slog.Logger
@@ -123,6 +126,11 @@ func (c *Collector) Collect(ctx context.Context, dry bool) (control.GCReply, err
 	roots, err := c.mark(ctx)
 	if err != nil {
 		return reply, err
+	}
+	if !dry && c.Bases != nil {
+		if err := c.Bases.Tidy(ctx, roots.names); err != nil {
+			return reply, err
+		}
 	}
 	in, names, err := c.view(ctx)
 	if err != nil {

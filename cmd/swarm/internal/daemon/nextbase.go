@@ -305,9 +305,13 @@ func (n *nextBase) name(ctx context.Context) error {
 		return err
 	}
 	n.tell("base", "done", "%s is generation %d now: %.12s", n.req.Name, n.gen, n.ask.Base.Digest)
-	return n.d.Agent.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {
-		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Reason: "base " + n.req.Name}}}
+	err = n.d.Agent.Do(ctx, func(*claims.Replica, claims.Now) []claims.Event {
+		return []claims.Event{claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Reason: pinBase + n.req.Name}}}
 	})
+	if err != nil {
+		return err
+	}
+	return n.d.pruneBase(ctx, n.req.Name, n.tell)
 }
 
 // localBlob brings a blob here and says in which file it lies.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -29,6 +30,16 @@ type Roots map[[32]byte]Root
 type Root struct {
 	Why   string
 	Class replication.Class
+}
+
+// names reports whether a digest, in hex, is among the roots.
+func (r Roots) names(digest string) bool {
+	var d [32]byte
+	if n, err := hex.Decode(d[:], []byte(digest)); err != nil || n != len(d) {
+		return false
+	}
+	_, ok := r[d]
+	return ok
 }
 
 // cidPrefix begins the text of every CID of ours.
