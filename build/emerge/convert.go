@@ -34,7 +34,9 @@ type conversion struct {
 	// source keeps a file that no program may download and returns its CID, ""
 	// if nobody has it; nil = nobody looks.
 	source func(build.Source) (string, error)
-	lend   func(build.CPV) (string, error)
+	// built says that the package of a key is to be had; nil = nobody knows.
+	built func(build.Key) (bool, error)
+	lend  func(build.CPV) (string, error)
 }
 
 // maxNodes bounds a document; the densest real plan known has 1,421.
@@ -277,6 +279,20 @@ func convert(d *document, files fileDigests, c conversion) (*build.Plan, error) 
 			if why, err = g.bought(i); err != nil {
 				return nil, err
 			}
+			if why != "" && c.built != nil {
+				// What is built needs no file.
+				key, _, err := g.key(i, files)
+				if err != nil {
+					return nil, err
+				}
+				built, err := c.built(key)
+				if err != nil {
+					return nil, err
+				}
+				if built {
+					why = ""
+				}
+			}
 		}
 		if why != "" {
 			g.drop[i] = why
@@ -462,16 +478,26 @@ func (g *graph) write(plan *build.Plan, order []int, files fileDigests, c conver
 	return nil
 }
 
-// job makes the plan's entry of a node, but for its root and needs.
-func (g *graph) job(i int, root []item, files fileDigests, c conversion) (*build.Job, error) {
+// key is the build key of a node, and what it is made of.
+func (g *graph) key(i int, files fileDigests) (build.Key, []build.Facet, error) {
 	n := &g.doc.Nodes[i]
-	pre, err := preimage(n, &g.doc.Env, policy{c.prefix, c.strict}, files)
+	pre, err := preimage(n, &g.doc.Env, policy{g.conv.prefix, g.conv.strict}, files)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	key, err := build.KeyOf(pre)
 	if err != nil {
-		return nil, fmt.Errorf("key of %s: %w", n.CPV, err)
+		return "", nil, fmt.Errorf("key of %s: %w", n.CPV, err)
+	}
+	return key, pre, nil
+}
+
+// job makes the plan's entry of a node, but for its root and needs.
+func (g *graph) job(i int, root []item, files fileDigests, c conversion) (*build.Job, error) {
+	n := &g.doc.Nodes[i]
+	key, pre, err := g.key(i, files)
+	if err != nil {
+		return nil, err
 	}
 	j := &build.Job{
 		Key: key, Builder: build.BuilderPortage, CPV: g.entry[i].CPV, Slot: g.entry[i].Slot, Repo: n.Repo,

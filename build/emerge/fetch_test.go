@@ -43,6 +43,28 @@ func TestSourcesThatNoProgramMayDownloadComeWithTheRound(t *testing.T) {
 	}
 }
 
+func TestWhatIsBuiltNeedsNoSources(t *testing.T) {
+	d := doc(t, "bought\napp: build bought\nrare", "app", "rare")
+	for _, i := range []int{0, 2} {
+		d.Nodes[i].Distfiles = []distfile{{"game.run", 7, "SHA512:" + strings.Repeat("0", 128), true}}
+	}
+	conv := conversion{target: "t", source: func(build.Source) (string, error) { return "", nil }}
+	var bought build.Key
+	conv.built = func(k build.Key) (bool, error) {
+		if bought == "" {
+			bought = k // the first that is asked about
+		}
+		return k == bought, nil
+	}
+	p, err := convert(d, noFiles{}, conv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shape(p) != "bought; app bought" || p.Jobs[0].Key != bought || len(p.Dropped) != 1 || p.Dropped[0].Atom != "=cat/rare-1" {
+		t.Errorf("%s, dropped %v", shape(p), p.Dropped)
+	}
+}
+
 // fetched adds an ebuild that installs the file "word" of an archive, and says what
 // the archive is.
 func (l *lab) fetched(t *testing.T, name, url, word string) []byte {

@@ -35,6 +35,9 @@ type PlanRequest struct {
 	// "" if neither this machine nor the swarm has it. Without it such packages
 	// are planned as all others.
 	KeepSource func(ctx context.Context, s build.Source) (string, error)
+	// Built says that the swarm has the package of a key: then a file that nobody has
+	// is no reason to leave it out. nil = nobody knows.
+	Built func(ctx context.Context, key build.Key) (bool, error)
 	// Cache takes the resolver's last answer where nothing that it read has changed.
 	Cache bool
 	// KeepTree stores a snapshot of a repository and returns its CID. Without it

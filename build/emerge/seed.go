@@ -30,6 +30,9 @@ func (p *Portage) conversion(ctx context.Context, req PlanRequest, tree string) 
 	if req.KeepSource != nil {
 		c.source = func(s build.Source) (string, error) { return req.KeepSource(ctx, s) }
 	}
+	if req.Built != nil {
+		c.built = func(k build.Key) (bool, error) { return req.Built(ctx, k) }
+	}
 	if req.Keep == nil {
 		return c
 	}

@@ -86,7 +86,7 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 		b.Ground.Own = p
 		b.tools.Portage, b.tools.Prefix = &found, found.Config.BuildPrefix != ""
 		b.Build[build.BuilderPortage] = b.tools.ebuilds(p, b.tools.Roots.roots(b.Ground.Bases, p, why == nil, s.Log), s.Log)
-		planner := PortagePlanner{Portage: p, Target: s.Target, Samples: samples, Snapshots: &Snapshots{Shelf: shelf}, KeepSource: b.Ground.keepSource}
+		planner := PortagePlanner{Portage: p, Target: s.Target, Samples: samples, Snapshots: &Snapshots{Shelf: shelf}, KeepSource: b.Ground.keepSource, Built: b.Ground.built}
 		if samples != nil && !b.tools.Prefix {
 			planner.Host = b.Ground.Bases
 		}

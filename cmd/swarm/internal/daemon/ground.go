@@ -178,6 +178,8 @@ type Ground struct {
 	// bases; nil = they cannot be isolated here.
 	Roots *emerge.Roots
 	Log   *slog.Logger
+
+	board *agent.Agent // from Use on
 }
 
 // Use gives the ground blobs and peers, and returns how a blob is brought here from
@@ -186,6 +188,7 @@ func (g *Ground) Use(net p2p.Network, board *agent.Agent, store cas.Store, state
 	announce func(context.Context, cid.Cid) error,
 ) (fetch func(context.Context, cid.Cid) error, err error) {
 	fetch = Fetch(board, store, bring)
+	g.board = board
 	g.Shelf.Use(store, fetch, announce)
 	g.Sources, err = sources.Open(sources.Config{
 		Net: net, Store: store, Announce: announce, File: filepath.Join(state, "sources"), Log: g.Log, Distdir: g.distdir,
@@ -227,6 +230,15 @@ func (g *Ground) keepSource(ctx context.Context, s build.Source) (string, error)
 		return "", err
 	}
 	return c.String(), nil
+}
+
+// built says that somebody who can be reached has the package of a key.
+func (g *Ground) built(ctx context.Context, key build.Key) (yes bool, err error) {
+	err = g.board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		yes = r.Available(key, now)
+		return nil
+	})
+	return yes, err
 }
 
 // Prepare names base, configuration and repositories in the request.

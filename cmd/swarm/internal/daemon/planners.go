@@ -69,6 +69,8 @@ type PortagePlanner struct {
 	Host *base.Store
 	// KeepSource keeps a file that no program may download, for the round.
 	KeepSource func(context.Context, build.Source) (string, error)
+	// Built says whether the swarm has the package of a key.
+	Built func(context.Context, build.Key) (bool, error)
 	// Snapshots keeps the repositories of a plan for the drones.
 	Snapshots *Snapshots
 }
@@ -97,7 +99,7 @@ func (p PortagePlanner) Plan(ctx context.Context, atoms []string) (*build.Plan, 
 
 // ask plans, and says what is wrong as people need it.
 func (p PortagePlanner) ask(ctx context.Context, req emerge.PlanRequest) (*build.Plan, error) {
-	req.KeepSource = p.KeepSource
+	req.KeepSource, req.Built = p.KeepSource, p.Built
 	plan, err := p.Portage.Plan(ctx, req)
 	switch {
 	case errors.Is(err, emerge.ErrNoPackage), errors.Is(err, emerge.ErrAmbiguous):
