@@ -320,7 +320,10 @@ func show(v string) string {
 
 // prefixFacet says in a key which offset packages are built for.
 func (p *Portage) prefixFacet() string {
-	if p.cfg.BuildPrefix != "" {
+	switch {
+	case p.offset != nil:
+		return *p.offset
+	case p.cfg.BuildPrefix != "":
 		return "relocatable"
 	}
 	return p.cfg.EPrefix

@@ -85,6 +85,26 @@ func scenarios() []scenario {
 		}},
 		{"sample-world", sampleRepo, plan(PlanRequest{Atoms: []string{"@world"}, Update: true})},
 		{"sample-world-bdeps", sampleRepo, plan(PlanRequest{Atoms: []string{"@world"}, Update: true, Options: []string{"--with-bdeps=y"}})},
+		{"elsewhere", sampleRepo, func(t *testing.T, p *Portage) []string {
+			// What a peer plans for this machine, of what is published of it.
+			atoms := PlanRequest{Target: "test", Atoms: DemoAtoms(), Update: true}
+			own, err := p.Plan(t.Context(), atoms)
+			if err != nil {
+				t.Fatal(err)
+			}
+			there := elsewhere(t, p, p, p.cfg.EPrefix)
+			got, err := there.Plan(t.Context(), atoms)
+			if err != nil {
+				return []string{"error: " + err.Error()}
+			}
+			same := "its keys are those of the machine itself"
+			for i := range got.Jobs {
+				if got.Jobs[i].Key != own.Jobs[i].Key {
+					same = fmt.Sprintf("%s has another key than on the machine itself: %s", got.Jobs[i].CPV, differ(own.Jobs[i].Preimage, got.Jobs[i].Preimage))
+				}
+			}
+			return append(planLines(got), same)
+		}},
 		{"lab-target", labDressed, func(t *testing.T, p *Portage) []string {
 			b, err := p.Evaluate(t.Context())
 			if err != nil {

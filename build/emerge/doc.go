@@ -33,6 +33,15 @@
 // enters a release. What nothing breaks is left out by name, with what waits
 // for it.
 //
+// # Planning for another machine
+//
+// StandIn is the Portage of this machine on what another one has published: its
+// bundle, its installed packages as the resolver reads them, its world, and those of
+// its default options that decide what an update is (release.Installed). The plan is
+// that machine's own, key by key, on equal repositories; it is made of this
+// machine's, and of snapshots that rounds brought where it has none. What it cannot
+// have is a seed: nobody but that machine can lend what it has installed.
+//
 // # Keys
 //
 // key.go is the table: which variables and FEATURES count. Unknown variables

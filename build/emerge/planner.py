@@ -65,6 +65,18 @@ def strip_options(opts):
     return {k: v for k, v in opts.items() if k not in DROP}
 
 
+def option_words(opts):
+    """Options as words that parse_opts reads as the same."""
+    words = []
+    for name, value in sorted(opts.items()):
+        for v in value if isinstance(value, (list, tuple)) else [value]:
+            if v is True:
+                words.append(name)
+            elif v is not None and v is not False:
+                words.append(f"{name}={v}")
+    return words
+
+
 class Session:
     """One loaded configuration."""
 
@@ -776,8 +788,10 @@ def do_target(session, request):
     session.prepare_facts()
     s = session.settings
     conf = {k: v for k, v in s.configdict["conf"].items() if isinstance(v, str) and k != "PORTAGE_ARCHLIST"}
+    _, defaults, _ = session.main.parse_opts(shlex.split(s.get("EMERGE_DEFAULT_OPTS", "")), silent=True)
     return {
         "conf": conf,
+        "options": option_words(strip_options(defaults)),
         "cpu_flags": sorted(x for x in s.get("USE", "").split() if x.startswith("cpu_flags_")),
         "cc": s.get("CC", ""),
         "config": s["PORTAGE_CONFIGROOT"],

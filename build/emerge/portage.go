@@ -72,6 +72,7 @@ type Portage struct {
 	who     identity
 	trees   *treeCache
 	plans   planCache
+	offset  *string // that packages are planned for, where it is not this Prefix's (StandIn)
 	places  struct {
 		mu    sync.Mutex
 		known bool

@@ -35,15 +35,13 @@ type Tree struct {
 // Trees lists the repositories of the configuration, by name. The first call
 // reads every file; later ones only what changed.
 func (p *Portage) Trees(ctx context.Context) ([]Tree, error) {
-	var doc evaluation
-	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
-	if err := p.ask(ctx, env, map[string]any{"mode": "target", "keyed": keyedGlobals()}, &doc); err != nil {
+	doc, err := p.evaluated(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("list the repositories: %w", err)
 	}
 	var out []Tree
 	for _, r := range doc.Env.Repos {
 		t := Tree{Name: build.OneLine(r.Name, 100), Path: r.Path}
-		var err error
 		if t.Digest, err = p.trees.digest(ctx, r.Path); err != nil {
 			return nil, fmt.Errorf("look at repository %s: %w", r.Name, err)
 		}

@@ -26,6 +26,8 @@ type evaluation struct {
 	CC       string      `json:"cc"` // "" = the usual one
 	Config   string      `json:"config"`
 	ERoot    string      `json:"eroot"`
+	// Options are the default options that choose what emerge wants, in words.
+	Options []string `json:"options"`
 }
 
 // Evaluate makes a bundle of the configuration that p drives: Portage evaluates
@@ -34,16 +36,22 @@ type evaluation struct {
 // whatever their files look like. The error wraps ErrUnusable where Portage
 // cannot read the configuration.
 func (p *Portage) Evaluate(ctx context.Context) (*build.Bundle, error) {
-	var doc evaluation
-	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
-	if err := p.ask(ctx, env, map[string]any{"mode": "target", "keyed": keyedGlobals()}, &doc); err != nil {
-		return nil, fmt.Errorf("evaluate the configuration: %w", err)
+	doc, err := p.evaluated(ctx)
+	var b *build.Bundle
+	if err == nil {
+		b, err = evaluate(ctx, doc)
 	}
-	b, err := evaluate(ctx, &doc)
 	if err != nil {
 		return nil, fmt.Errorf("evaluate the configuration: %w", err)
 	}
 	return b, nil
+}
+
+// evaluated is the configuration that p drives, as Portage evaluates it.
+func (p *Portage) evaluated(ctx context.Context) (*evaluation, error) {
+	var doc evaluation
+	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
+	return &doc, p.ask(ctx, env, map[string]any{"mode": "target", "keyed": keyedGlobals()}, &doc)
 }
 
 func evaluate(ctx context.Context, doc *evaluation) (*build.Bundle, error) {

@@ -100,26 +100,5 @@ func (p *Portage) layOutConsumer(dir string, index []byte, set *release.Installe
 		path := filepath.Join(dir, name)
 		return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
 	}
-	var world, sets strings.Builder
-	for _, a := range set.World {
-		if strings.HasPrefix(a, "@") {
-			sets.WriteString(a + "\n")
-		} else {
-			world.WriteString(a + "\n")
-		}
-	}
-	errs := []error{put("binhost/Packages", string(index)), put("packages/.keep", ""), put("tmp/.keep", ""),
-		put("var/lib/portage/world", world.String()), put("var/lib/portage/world_sets", sets.String())}
-	for i := range set.Packages {
-		x := &set.Packages[i]
-		// The names keep Portage's grammar (Installed.Validate), so none leaves
-		// the directory.
-		at := filepath.Join("var/db/pkg", x.CPV.Category, x.CPV.PF())
-		errs = append(errs, put(filepath.Join(at, "CONTENTS"), ""), put(filepath.Join(at, "COUNTER"), fmt.Sprint(i+1)),
-			put(filepath.Join(at, "CATEGORY"), x.CPV.Category), put(filepath.Join(at, "PF"), x.CPV.PF()), put(filepath.Join(at, "SLOT"), x.Slot))
-		for _, v := range x.Meta {
-			errs = append(errs, put(filepath.Join(at, v.Name), v.Value+"\n"))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(put("binhost/Packages", string(index)), put("packages/.keep", ""), put("tmp/.keep", ""), layOutInstalled(dir, set))
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -15,8 +16,9 @@ import (
 
 // Installed is what a subscribed consumer tells of itself, so that no release
 // leaves it to compile: names, versions, slots, USE flags and dependencies of
-// its packages, its world file, and the packages that its owner provides without
-// Portage. It holds no file, no other setting and nothing about the machine.
+// its packages, its world file, the packages that its owner provides without
+// Portage, and those default options for emerge that decide what an update is. It
+// holds no file, no other setting and nothing about the machine.
 type Installed struct {
 	Target   string             `cbor:"target" json:"target"`
 	World    []string           `cbor:"world" json:"world"`       // atoms and sets, sorted
@@ -24,6 +26,26 @@ type Installed struct {
 	// Provided are the packages of package.provided, sorted: Portage takes them
 	// to be there, in every slot.
 	Provided []build.CPV `cbor:"provided,omitempty" json:"provided,omitempty"`
+	// Options are words of EMERGE_DEFAULT_OPTS, each a WantOption.
+	Options []string `cbor:"options,omitempty" json:"options,omitempty"`
+}
+
+// wantOptions are the options of emerge(1) that decide what an update is. No other
+// is published, or heard from a peer: some of them name files and directories.
+var wantOptions = []string{
+	"backtrack", "changed-deps", "changed-slot", "changed-use", "complete-graph", "complete-graph-if-new-use", "complete-graph-if-new-ver", "deep",
+	"dynamic-deps", "exclude", "ignore-built-slot-operator-deps", "ignore-soname-deps", "ignore-world", "implicit-system-deps", "newrepo", "newuse",
+	"noreplace", "package-moves", "rebuild-exclude", "rebuild-ignore", "rebuild-if-new-rev", "rebuild-if-new-slot", "rebuild-if-new-ver",
+	"rebuild-if-unbuilt", "reinstall-atoms", "selective", "update-if-installed", "use-ebuild-visibility", "with-bdeps", "with-bdeps-auto", "with-test-deps",
+}
+
+var optionValueRE = regexp.MustCompile(`^[A-Za-z0-9@/_.:=*<>~+\[\] -]{1,200}$`)
+
+// WantOption reports whether a word is an option of emerge that decides what an
+// update is, and nothing else: "--with-bdeps=y".
+func WantOption(word string) bool {
+	name, value, valued := strings.Cut(strings.TrimPrefix(word, "--"), "=")
+	return strings.HasPrefix(word, "--") && slices.Contains(wantOptions, name) && (!valued || optionValueRE.MatchString(value))
 }
 
 // InstalledPackage is one entry of a consumer's /var/db/pkg.
@@ -49,6 +71,7 @@ const (
 	maxInstalled      = 20_000
 	maxInstalledBytes = 64 << 20 // not compressed
 	maxWorld          = 20_000
+	maxWantOptions    = 200
 )
 
 // Value returns one of the package's metadata, or "".
@@ -85,6 +108,11 @@ func (s *Installed) Validate() error {
 		return bad("target %q", clip(s.Target))
 	case len(s.Packages) > maxInstalled || len(s.World) > maxWorld || len(s.Provided) > maxInstalled:
 		return bad("%d packages, %d provided ones and %d world entries", len(s.Packages), len(s.Provided), len(s.World))
+	}
+	for _, o := range s.Options {
+		if !WantOption(o) || len(s.Options) > maxWantOptions {
+			return bad("option %q", clip(o))
+		}
 	}
 	for _, a := range s.World {
 		if a == "" || len(a) > 400 || !printable(a) || strings.ContainsAny(a, " ") {

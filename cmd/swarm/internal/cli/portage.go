@@ -190,7 +190,7 @@ func (s *portageSetup) subscribe() {
 		o.Printf("nothing about what is installed here is published: a release may leave this machine\nto compile something.\n")
 		return
 	}
-	const what = "names, versions, USE flags and dependencies of\nwhat is installed here, the world file and package.provided; peers of this swarm can read it, and no\nrelease then leaves this machine to compile. To refuse: swarm portage setup --publish=false\n"
+	const what = "names, versions, USE flags and dependencies of\nwhat is installed here, the world file, package.provided and those default options of emerge that\ndecide what an update is; peers of this swarm can read it and plan for this machine (swarm fresh --target),\nand no release then leaves it to compile. To refuse: swarm portage setup --publish=false\n"
 	n, err := publishInstalled(s.ctx, s.client, s.root, s.root, s.target)
 	if err != nil {
 		o.Printf("swarm update publishes to the swarm: " + what)

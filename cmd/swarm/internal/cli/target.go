@@ -249,12 +249,13 @@ func targetRemoveCmd(e *env) *cli.Command {
 
 func freshCmd(e *env) *cli.Command {
 	flags := clientFlags(jsonFlag(), targetFlag(),
+		&cli.StringFlag{Name: "for", Usage: "plan for the machine `PEER`, of what it has published of itself"},
 		&cli.BoolFlag{Name: "full", Usage: "all of @system and @world with everything that builds need: the only release that installs into an empty root"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "show what would be asked for, and ask for nothing"},
 		&cli.BoolFlag{Name: "wait", Usage: "wait until the round has ended and show how it goes"})
 	return &cli.Command{
 		Name: "fresh", Usage: "have the swarm build whatever this machine needs to be up to date", ArgsUsage: "[SET|ATOM...]", Flags: flags, Before: settings(flags),
-		Description: "Without a set or atom it is @world, as emerge -uDN would update it with your default options. Portage is asked twice: for what you need, and for what building that needs.",
+		Description: "Without a set or atom it is @world, as emerge -uDN would update it with your default options. Portage is asked twice: for what you need, and for what building that needs. With a --target whose configuration is not this machine's it is planned for the machine whose target it is: with its configuration and what it has published of its packages, its world and its default options (swarm portage setup).",
 		Action: func(c *cli.Context) error {
 			atoms, err := positional(c, 0, -1, "")
 			if err != nil {
@@ -271,7 +272,10 @@ func runFresh(c *cli.Context, e *env, atoms []string) error {
 	if c.Bool("full") {
 		words = append(words, "--full")
 	}
-	req := control.FreshRequest{Target: c.String("target"), Atoms: atoms, Full: c.Bool("full"), DryRun: c.Bool("dry-run"), Command: strings.Join(words, " ")}
+	if c.String("for") != "" {
+		words = append(words, "--for "+c.String("for"))
+	}
+	req := control.FreshRequest{Target: c.String("target"), For: c.String("for"), Atoms: atoms, Full: c.Bool("full"), DryRun: c.Bool("dry-run"), Command: strings.Join(words, " ")}
 	ctx, end := e.waiting(c.Context)
 	reply, err := client.Fresh(ctx, req, func(s control.FreshStep) { showStep(e, s) })
 	end()

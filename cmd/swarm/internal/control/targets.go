@@ -65,11 +65,15 @@ type TargetDiff struct {
 
 // FreshRequest asks for everything that a machine needs.
 type FreshRequest struct {
-	Target  string   `json:"target"`
-	Atoms   []string `json:"atoms"` // sets and atoms; none = @world
-	Full    bool     `json:"full,omitempty"`
-	DryRun  bool     `json:"dry_run,omitempty"`
-	Command string   `json:"command"`
+	Target string   `json:"target"`
+	Atoms  []string `json:"atoms"` // sets and atoms; none = @world
+	Full   bool     `json:"full,omitempty"`
+	// For is a peer that is planned for instead of this machine: a consumer of the
+	// target. "" = this machine where its configuration is the target's, else the
+	// machine whose target it is.
+	For     string `json:"for,omitempty"`
+	DryRun  bool   `json:"dry_run,omitempty"`
+	Command string `json:"command"`
 }
 
 // FreshStep is one line of the checklist.

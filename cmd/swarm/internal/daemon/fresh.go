@@ -22,10 +22,10 @@ import (
 // its place.
 const freshWord = "swarm fresh"
 
-// Fresh plans what this machine needs to be up to date, and asks the swarm for
-// it: the target's configuration as it is now, both plans of Portage, what
-// breaks cycles, and a round in place of the one before.
-func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(control.FreshStep)) (control.FreshReply, error) {
+// Fresh plans what this machine needs to be up to date, or another one whose target
+// is named, and asks the swarm for it: the target's configuration as it is now, both
+// plans of Portage, what breaks cycles, and a round in place of the one before.
+func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(control.FreshStep)) (reply control.FreshReply, err error) {
 	var none control.FreshReply
 	pp, err := d.portage()
 	if err != nil {
@@ -56,11 +56,21 @@ func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(c
 	}
 
 	step("configuration", "doing", "Portage evaluates it")
-	t, err := d.current(ctx, req, step)
+	t, other, err := d.current(ctx, req, step)
 	if err != nil {
 		return none, err
 	}
-	plan, err := d.planFresh(ctx, pp, req, t, atoms, options, step)
+	if other != nil {
+		var done func() error
+		if pp, done, err = d.standIn(ctx, pp, other, req.Target, step); err != nil {
+			return none, err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		if other.set != nil {
+			options = slices.Concat(other.set.Options, options)
+		}
+	}
+	plan, err := d.planFresh(ctx, pp, req, t, other, atoms, options, step)
 	if err != nil {
 		return none, err
 	}
@@ -68,7 +78,7 @@ func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(c
 	if err != nil {
 		return none, err
 	}
-	reply := control.FreshReply{Target: req.Target, Needed: len(plan.Want), Base: plan.Base, BuildReply: summary(plan), Crossed: cpvNames(crossing.Taken), Own: cpvNames(crossing.Own)}
+	reply = control.FreshReply{Target: req.Target, Needed: len(plan.Want), Base: plan.Base, BuildReply: summary(plan), Crossed: cpvNames(crossing.Taken), Own: cpvNames(crossing.Own)}
 	if reply.Have, err = d.have(ctx, plan); err != nil {
 		return none, err
 	}
@@ -76,25 +86,14 @@ func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(c
 	if b, err := build.Marshal(plan); err == nil {
 		reply.PlanBytes = len(b)
 	}
-	step("plan", "done", "%s needed here; %s in all, %d of them the swarm has", plural(len(plan.Want), "package"), plural(len(plan.Jobs), "job"), reply.Have)
-	if n := len(reply.Crossed); n > 0 {
-		step("other targets", "done", "%s of theirs, built or asked for, serve this one", plural(n, "package"))
+	who, where := "this machine", "here"
+	if other != nil {
+		who, where = other.nick, "on "+other.nick
 	}
-	if n := len(reply.Own); n > 0 {
-		step("other targets", "done", "%s of theirs not, since what they were built against differs: %s", plural(n, "package"), build.OneLine(strings.Join(reply.Own, " "), 300))
-	}
-	if n := len(reply.Seeds); n > 0 {
-		step("cycles", "done", "%s lent by this machine to break cycles: %s", plural(n, "installed package"), strings.Join(reply.Seeds, " "))
-	}
-	if n := len(reply.Bootstrap); n > 0 {
-		step("cycles", "done", "%s with other flags to break cycles: %s", plural(n, "bootstrap build"), strings.Join(reply.Bootstrap, " "))
-	}
-	if n := len(plan.Dropped) + len(plan.Missing); n > 0 {
-		step("left out", "warn", "%s, each with its reason below", plural(n, "package"))
-	}
+	tellFresh(step, reply, plan, where)
 	switch {
 	case len(plan.Jobs) == 0 && len(plan.Dropped)+len(plan.Missing) == 0:
-		step("round", "done", "this machine is up to date: nothing to ask for")
+		step("round", "done", "%s is up to date: nothing to ask for", who)
 		return reply, nil
 	case len(plan.Jobs) == 0:
 		return reply, nothingPlanned(plan)
@@ -111,6 +110,26 @@ func (d *Daemon) Fresh(ctx context.Context, req control.FreshRequest, say func(c
 	}
 	step("round", "done", "%s asks for them", reply.Round)
 	return reply, d.replace(ctx, old, plan)
+}
+
+// tellFresh says what a plan came to.
+func tellFresh(step func(string, string, string, ...any), reply control.FreshReply, plan *build.Plan, where string) {
+	step("plan", "done", "%s needed %s; %s in all, %d of them the swarm has", plural(len(plan.Want), "package"), where, plural(len(plan.Jobs), "job"), reply.Have)
+	if n := len(reply.Crossed); n > 0 {
+		step("other targets", "done", "%s of theirs, built or asked for, serve this one", plural(n, "package"))
+	}
+	if n := len(reply.Own); n > 0 {
+		step("other targets", "done", "%s of theirs not, since what they were built against differs: %s", plural(n, "package"), build.OneLine(strings.Join(reply.Own, " "), 300))
+	}
+	if n := len(reply.Seeds); n > 0 {
+		step("cycles", "done", "%s lent by this machine to break cycles: %s", plural(n, "installed package"), strings.Join(reply.Seeds, " "))
+	}
+	if n := len(reply.Bootstrap); n > 0 {
+		step("cycles", "done", "%s with other flags to break cycles: %s", plural(n, "bootstrap build"), strings.Join(reply.Bootstrap, " "))
+	}
+	if n := len(plan.Dropped) + len(plan.Missing); n > 0 {
+		step("left out", "warn", "%s, each with its reason below", plural(n, "package"))
+	}
 }
 
 // plural counts a thing.
@@ -149,8 +168,9 @@ func freshAtoms(req control.FreshRequest) (atoms, options []string, err error) {
 func (d *Daemon) earlier(ctx context.Context, req control.FreshRequest) (ids []string, err error) {
 	err = d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
 		for _, rd := range r.Rounds() {
+			all := len(req.Atoms) == 0 && req.For == "" && !strings.Contains(rd.Command, " --for ")
 			if rd.State == build.RoundOpen && rd.Target == req.Target && rd.Requester == d.Host.Self() && strings.HasPrefix(rd.Command, freshWord) &&
-				(len(req.Atoms) == 0 || rd.Command == build.OneLine(req.Command, 200)) {
+				(all || rd.Command == build.OneLine(req.Command, 200)) {
 				ids = append(ids, rd.ID)
 			}
 		}
@@ -160,37 +180,47 @@ func (d *Daemon) earlier(ctx context.Context, req control.FreshRequest) (ids []s
 }
 
 // current is the target as this machine's configuration has it: a new version
-// if that changed. Another machine's target is not planned for here, since what
-// is installed here says nothing about what that machine needs.
-func (d *Daemon) current(ctx context.Context, req control.FreshRequest, step func(string, string, string, ...any)) (build.Target, error) {
-	b, err := d.evaluate(ctx, "")
-	if err != nil {
-		return build.Target{}, err
-	}
+// if that changed. For a target with another configuration, and for a consumer that
+// is named, it is the target as it stands, and the machine that is planned for.
+func (d *Daemon) current(ctx context.Context, req control.FreshRequest, step func(string, string, string, ...any)) (build.Target, *away, error) {
+	var none build.Target
 	old, err := d.target(ctx, req.Target)
 	if err != nil {
-		return build.Target{}, err
+		return none, nil, err
 	}
-	if old != nil && old.State == build.TargetLive && old.Author != d.Host.Self() {
-		was, err := d.bundle(ctx, old.Bundle)
-		if err != nil {
-			return build.Target{}, err
+	theirs := old != nil && old.State == build.TargetLive && (old.Author != d.Host.Self() || req.For != "")
+	if req.For != "" && !theirs {
+		_, err := d.targetLine(ctx, req.Target)
+		return none, nil, err
+	}
+	b, err := d.evaluate(ctx, "")
+	if theirs {
+		// A machine whose own configuration cannot be read may plan for others.
+		mine := false
+		if err == nil && req.For == "" {
+			was, err := d.bundle(ctx, old.Bundle)
+			if err != nil {
+				return none, nil, err
+			}
+			mine = len(b.Diff(was)) == 0
 		}
-		if diff := b.Diff(was); len(diff) > 0 {
-			return build.Target{}, &control.Error{Kind: control.KindUsage,
-				Message: build.OneLine(fmt.Sprintf("target %s is another machine's, and this one's configuration differs: %s (and %d more)", req.Target, diff[0].What, len(diff)-1), 400),
-				Hint:    fmt.Sprintf("swarm target diff %s shows it all; swarm target add NAME makes a target of this machine, then: swarm fresh --target NAME", req.Target)}
+		if !mine {
+			other, err := d.another(ctx, req, old, step)
+			return old.Target, other, err
 		}
 		step("configuration", "done", "the same as target %s, version %d", req.Target, old.Version)
-		return old.Target, nil
+		return old.Target, nil, nil
+	}
+	if err != nil {
+		return none, nil, err
 	}
 	if req.DryRun && old == nil {
 		step("configuration", "done", "target %s would be new", req.Target)
-		return build.Target{}, nil
+		return none, nil, nil
 	}
 	reply, err := d.putTarget(ctx, control.TargetRequest{Name: req.Target}, b)
 	if err != nil {
-		return build.Target{}, err
+		return none, nil, err
 	}
 	switch {
 	case reply.New:
@@ -209,14 +239,17 @@ func (d *Daemon) current(ctx context.Context, req control.FreshRequest, step fun
 	if n := len(reply.Excluded); n > 0 {
 		step("drones", "warn", "%s cannot build for it: %s: %s", plural(n, "drone"), reply.Excluded[0].Nick, reply.Excluded[0].Reason)
 	}
-	return reply.Target, nil
+	return reply.Target, nil, nil
 }
 
-func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.FreshRequest, t build.Target, atoms, options []string,
+func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.FreshRequest, t build.Target, other *away, atoms, options []string,
 	step func(string, string, string, ...any),
 ) (*build.Plan, error) {
 	ask := emerge.PlanRequest{
 		Target: req.Target, Atoms: atoms, Update: true, Cache: true, Options: options, Keep: d.keepFile, Bundle: t.Bundle, Base: t.Base, Strict: t.Rebuild == build.RebuildStrict,
+	}
+	if other != nil {
+		ask.Keep, ask.Cache = nil, false // the packages of that machine are not here to be lent
 	}
 	if !t.Base.IsZero() {
 		if !req.DryRun {
@@ -239,6 +272,9 @@ func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.F
 		return nil, err
 	}
 	plan.Command = req.Command
+	if other != nil {
+		plan.Header = other.bundle.Header
+	}
 	for _, t := range plan.Trees {
 		step("tree", "done", "%s %.8s goes with the round: drones build from it, not from their own", t.Name, t.Digest)
 	}

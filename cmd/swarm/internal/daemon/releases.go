@@ -308,6 +308,12 @@ func (d *Daemon) Subscribe(ctx context.Context, set []byte) error {
 	if err != nil {
 		return &control.Error{Kind: control.KindUsage, Message: build.OneLine(err.Error(), 300)}
 	}
+	if pp, err := d.portage(); err == nil {
+		// Without them the set is of use all the same.
+		if s.Options, err = pp.Portage.WantOptions(ctx); err != nil {
+			d.Ground.Log.Warn("the default options of emerge are not published", "error", err)
+		}
+	}
 	return publish.Subscribe(ctx, d.Agent, d.Store, d.Requester.Announce, s)
 }
 
