@@ -73,8 +73,14 @@ func (m *room) writeBundle(ctx context.Context) error {
 	if err != nil {
 		return machine("%v", err)
 	}
+	return writeConfiguration(m.dir("config"), files)
+}
+
+// writeConfiguration lays files out below dir, which their names keep within
+// (Bundle.Validate).
+func writeConfiguration(dir string, files []build.ConfigFile) error {
 	for _, f := range files {
-		to := filepath.Join(m.dir("config"), filepath.FromSlash(f.Path))
+		to := filepath.Join(dir, filepath.FromSlash(f.Path))
 		err := os.MkdirAll(filepath.Dir(to), 0o755)
 		switch {
 		case err != nil:

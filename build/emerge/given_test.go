@@ -15,49 +15,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge/base"
 	"github.com/build-swarm/swarm/build/emerge/sandbox"
 	"github.com/build-swarm/swarm/build/gpkg"
-	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/cas/castest"
 )
-
-// shelf is a swarm's blobs in memory.
-type shelf struct {
-	mu   sync.Mutex
-	have map[cid.Cid][]byte
-}
-
-func newShelf() *shelf { return &shelf{have: map[cid.Cid][]byte{}} }
-
-func (s *shelf) Open(_ context.Context, c cid.Cid) (io.ReadCloser, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.have[c]
-	if !ok {
-		return nil, cas.ErrNotFound
-	}
-	return io.NopCloser(bytes.NewReader(b)), nil
-}
-
-func (s *shelf) Put(_ context.Context, r io.Reader) (cas.Info, error) {
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return cas.Info{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := cas.Sum(b)
-	s.have[c] = b
-	return cas.Info{CID: c, Size: int64(len(b))}, nil
-}
 
 // lab is a machine that builds in given roots, on its own root as base.
 type lab struct {
@@ -82,7 +50,7 @@ func newLab(t *testing.T) *lab {
 		t.Skip("SKIPPED: the machine's own root as a base wants root")
 	}
 	dir := t.TempDir()
-	bases := base.New(filepath.Join(dir, "bases"), newShelf(), "amd64", cfg.ConfigRoot)
+	bases := base.New(filepath.Join(dir, "bases"), castest.NewShelf(), "amd64", cfg.ConfigRoot)
 	roots := NewRoots(RootsConfig{Bases: bases, Dir: dir, Own: p, Limits: sandbox.Limits{Processes: 1000}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err := roots.Probe(t.Context()); err != nil {
 		t.Skipf("SKIPPED, NO SANDBOXES HERE: %v", err)

@@ -76,29 +76,8 @@ func TestWhatWasNotUsedForLongGoesFirstAndNothingThatIsStoodOn(t *testing.T) {
 func TestTheCacheOutlivesTheProcessAndKeepsWhatIsHeld(t *testing.T) {
 	dir := t.TempDir()
 	c := &layerCache{dir: dir, quota: 1}
-	add := func(on *held, list []layerEntry) *held {
-		t.Helper()
-		release, err := c.takeTurn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer release()
-		tmp, err := c.temp()
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := list[len(list)-1].CPV.Name
-		if err := os.WriteFile(filepath.Join(tmp, "fs", name), []byte(name), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		h, err := c.keep(t.Context(), tmp, &layer{Base: "a", Entries: list}, on)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return h
-	}
-	h := add(&held{}, entries(1))
-	h = add(h, entries(1, 2))
+	h := addLayer(t, c, &held{}, entries(1), 0)
+	h = addLayer(t, c, h, entries(1, 2), 0)
 	again := &layerCache{dir: dir, quota: 1}
 	got, err := again.take("a", entries(2, 1, 3))
 	if err != nil || got.top() == nil || len(got.top().Entries) != 2 || len(again.stack(got)) != 2 {

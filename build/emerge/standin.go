@@ -75,19 +75,8 @@ func (p *Portage) StandIn(ctx context.Context, dir string, m Machine) (*Portage,
 	if err != nil {
 		return fail(err)
 	}
-	for _, f := range files {
-		to := filepath.Join(dir, "etc/portage", filepath.FromSlash(f.Path)) // the names keep within it: Bundle.Validate
-		err := os.MkdirAll(filepath.Dir(to), 0o755)
-		switch {
-		case err != nil:
-		case f.Link != "":
-			err = os.Symlink(f.Link, to)
-		default:
-			err = os.WriteFile(to, f.Data, 0o644)
-		}
-		if err != nil {
-			return fail(err)
-		}
+	if err := writeConfiguration(filepath.Join(dir, "etc/portage"), files); err != nil {
+		return fail(err)
 	}
 	var how []string
 	for _, f := range howEbuildsRun {

@@ -103,15 +103,14 @@ func skipInRepository(rel string, isDir bool) bool {
 	return strings.HasPrefix(rest, "timestamp") || strings.HasPrefix(rest, "Manifest.")
 }
 
-// digestTree hashes the relative names and contents of all files, sorted.
-// Empty directories do not count. skip may be nil.
-func digestTree(ctx context.Context, root string, skip func(rel string, isDir bool) bool) (string, error) {
+// walkTree calls visit for everything below root that is no directory, sorted. What
+// skip names is left out, with all below it; skip may be nil.
+func walkTree(ctx context.Context, root string, skip func(rel string, isDir bool) bool, visit func(rel, path string, e fs.DirEntry) error) error {
 	root, err := filepath.EvalSymlinks(root)
 	if err != nil {
-		return "", err
+		return err
 	}
-	h := sha256.New()
-	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -122,12 +121,24 @@ func digestTree(ctx context.Context, root string, skip func(rel string, isDir bo
 		if err != nil {
 			return err
 		}
-		if skip != nil && rel != "." && skip(rel, e.IsDir()) {
+		switch {
+		case skip != nil && rel != "." && skip(rel, e.IsDir()):
 			if e.IsDir() {
 				return fs.SkipDir
 			}
 			return nil
+		case e.IsDir():
+			return nil
 		}
+		return visit(rel, path, e)
+	})
+}
+
+// digestTree hashes the relative names and contents of all files, sorted.
+// Empty directories do not count. skip may be nil.
+func digestTree(ctx context.Context, root string, skip func(rel string, isDir bool) bool) (string, error) {
+	h := sha256.New()
+	err := walkTree(ctx, root, skip, func(rel, path string, e fs.DirEntry) error {
 		switch {
 		case e.Type()&fs.ModeSymlink != 0:
 			to, err := os.Readlink(path)
@@ -202,31 +213,8 @@ func (c *treeCache) digest(ctx context.Context, dir string) (string, error) {
 
 // stampTree hashes what lstat says of every file.
 func stampTree(ctx context.Context, root string) (string, error) {
-	root, err := filepath.EvalSymlinks(root)
-	if err != nil {
-		return "", err
-	}
 	h := sha256.New()
-	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		if rel != "." && skipInRepository(rel, e.IsDir()) {
-			if e.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if e.IsDir() {
-			return nil
-		}
+	err := walkTree(ctx, root, skipInRepository, func(rel, _ string, e fs.DirEntry) error {
 		info, err := e.Info()
 		if err != nil {
 			return err

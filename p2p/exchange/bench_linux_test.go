@@ -299,14 +299,20 @@ func writeDurable(path string, data []byte) error {
 	return os.Rename(path+".tmp", path)
 }
 
-func benchThree(b *testing.B) {
-	const size = 512 << 20
+// benchThree asks three holders for one blob, and then one of them.
+func benchThree(b *testing.B) { benchHolders(b, 512<<20, 0) }
+
+// benchThreeLimited has each of three holders limited to a third of what a link
+// of 90 MB/s would carry: together they are to fill it.
+func benchThreeLimited(b *testing.B) { benchHolders(b, 128<<20, 30<<20) }
+
+func benchHolders(b *testing.B, size int, limit int64) {
 	me, h := tcpSwarm(b, 3)
 	from := openDisk(b, b.TempDir()) // one store for all: the disk is one anyway
 	c := putBlob(b, from, castest.Blob(size, 1))
 	var all []string
 	for _, x := range h {
-		Serve(x, from, nil)
+		Serve(x, from, nil).Limit(limit)
 		all = append(all, x.Self())
 	}
 	into := openDisk(b, b.TempDir())
@@ -323,36 +329,6 @@ func benchThree(b *testing.B) {
 			}
 		}
 	}
-	b.SetBytes(2 * size)
-	pairs(b, "x-one-holder", fetch(all), fetch(all[:1]))
-}
-
-// benchThreeLimited has each of three holders limited to a third of what a link
-// of 90 MB/s would carry: together they are to fill it.
-func benchThreeLimited(b *testing.B) {
-	const size = 128 << 20
-	me, h := tcpSwarm(b, 3)
-	from := openDisk(b, b.TempDir())
-	c := putBlob(b, from, castest.Blob(size, 1))
-	var all []string
-	for _, x := range h {
-		Serve(x, from, nil).Limit(30 << 20)
-		all = append(all, x.Self())
-	}
-	into := openDisk(b, b.TempDir())
-	f := NewFetcher(me, nil)
-	fetch := func(holders []string) func() func() {
-		return func() func() {
-			if err := into.Delete(c); err != nil {
-				b.Fatal(err)
-			}
-			return func() {
-				if err := f.Fetch(b.Context(), c, holders, into); err != nil {
-					b.Fatal(err)
-				}
-			}
-		}
-	}
-	b.SetBytes(2 * size)
+	b.SetBytes(2 * int64(size))
 	pairs(b, "x-one-holder", fetch(all), fetch(all[:1]))
 }

@@ -3,30 +3,26 @@ package base
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"crypto"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
-	"github.com/ipfs/go-cid"
 	"golang.org/x/sys/unix"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge/sandbox"
-	"github.com/build-swarm/swarm/cas"
+	"github.com/build-swarm/swarm/cas/castest"
 )
 
 func TestMain(m *testing.M) {
@@ -34,36 +30,6 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	os.Exit(m.Run())
-}
-
-// shelf is a swarm's blobs in memory.
-type shelf struct {
-	mu   sync.Mutex
-	have map[cid.Cid][]byte
-}
-
-func newShelf() *shelf { return &shelf{have: map[cid.Cid][]byte{}} }
-
-func (s *shelf) Open(_ context.Context, c cid.Cid) (io.ReadCloser, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.have[c]
-	if !ok {
-		return nil, cas.ErrNotFound
-	}
-	return io.NopCloser(bytes.NewReader(b)), nil
-}
-
-func (s *shelf) Put(_ context.Context, r io.Reader) (cas.Info, error) {
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return cas.Info{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := cas.Sum(b)
-	s.have[c] = b
-	return cas.Info{CID: c, Size: int64(len(b))}, nil
 }
 
 func asRoot(t *testing.T) {
@@ -152,7 +118,7 @@ func list(t *testing.T, dir string) string {
 
 func TestABaseTravelsAndIsTheSameEverywhere(t *testing.T) {
 	asRoot(t)
-	blobs := newShelf()
+	blobs := castest.NewShelf()
 	here := New(filepath.Join(t.TempDir(), "bases"), blobs, "amd64")
 	ref, err := here.AddDirectory(t.Context(), "one", "a test", func(dir string) error { root(t, dir); return os.Lchown(filepath.Join(dir, "etc/passwd"), 250, 250) })
 	if err != nil {
@@ -210,7 +176,7 @@ func TestABaseTravelsAndIsTheSameEverywhere(t *testing.T) {
 
 func TestTheNextGenerationIsALayer(t *testing.T) {
 	asRoot(t)
-	blobs := newShelf()
+	blobs := castest.NewShelf()
 	here := New(filepath.Join(t.TempDir(), "bases"), blobs, "amd64")
 	ref, err := here.AddDirectory(t.Context(), "one", "a test", func(dir string) error { root(t, dir); return nil })
 	if err != nil {
@@ -261,7 +227,7 @@ func TestTheNextGenerationIsALayer(t *testing.T) {
 // flattened: the files are the same, and the name does not depend on who did it.
 func TestManyGenerationsBecomeOneArchive(t *testing.T) {
 	asRoot(t)
-	blobs := newShelf()
+	blobs := castest.NewShelf()
 	here := New(filepath.Join(t.TempDir(), "bases"), blobs, "amd64")
 	ref, err := here.AddDirectory(t.Context(), "one", "a test", func(dir string) error { root(t, dir); return nil })
 	if err != nil {
@@ -475,7 +441,7 @@ func TestAStageIsTakenOnlyWithItsSignature(t *testing.T) {
 	asRoot(t)
 	stage, keys := signedStage(t, true)
 	_, other := signedStage(t, false)
-	s := New(filepath.Join(t.TempDir(), "bases"), newShelf(), "amd64")
+	s := New(filepath.Join(t.TempDir(), "bases"), castest.NewShelf(), "amd64")
 	ref, err := s.AddStage(t.Context(), "signed", Stage{File: stage, Keyring: keys})
 	if err != nil {
 		t.Fatal(err)
@@ -518,7 +484,7 @@ func TestAHostBaseIsItsMachinesAndHidesItsSecrets(t *testing.T) {
 	asRoot(t)
 	secret := t.TempDir()
 	write(t, secret, map[string]string{"key": "secret"})
-	blobs := newShelf()
+	blobs := castest.NewShelf()
 	dir := t.TempDir()
 	s := New(filepath.Join(dir, "bases"), blobs, "amd64", secret)
 	ref, err := s.AddHost(t.Context(), "host", "3.0.82")
