@@ -356,6 +356,8 @@ func decode(o wire.Opened) (Body, error) {
 		return decodeAs[listingBody](o)
 	case TypeConsumer:
 		return decodeAs[subscriptionBody](o)
+	case TypeHeldBack:
+		return decodeAs[heldBackBody](o)
 	}
 	return nil, nil
 }

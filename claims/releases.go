@@ -13,20 +13,24 @@ import (
 const (
 	TypeRelease  = "release"
 	TypeConsumer = "consumer"
+	TypeHeldBack = "heldback"
 )
 
 type (
 	listingBody      struct{ release.Listing }
 	subscriptionBody struct{ release.Subscription }
+	heldBackBody     struct{ release.HeldBack }
 )
 
-// NewListing and NewSubscription let values of package release stand on the
-// board.
+// NewListing, NewSubscription and NewHeldBack let values of package release
+// stand on the board.
 func NewListing(l release.Listing) Body           { return listingBody{l} }
 func NewSubscription(s release.Subscription) Body { return subscriptionBody{s} }
+func NewHeldBack(h release.HeldBack) Body         { return heldBackBody{h} }
 
 func (listingBody) recordType() string      { return TypeRelease }
 func (subscriptionBody) recordType() string { return TypeConsumer }
+func (heldBackBody) recordType() string     { return TypeHeldBack }
 
 func (l listingBody) recordKey(string, hlc.Time) string {
 	return TypeRelease + "/" + l.Target + "/" + l.Release
@@ -34,11 +38,20 @@ func (l listingBody) recordKey(string, hlc.Time) string {
 func (s subscriptionBody) recordKey(author string, _ hlc.Time) string {
 	return TypeConsumer + "/" + s.Target + "/" + author
 }
+func (h heldBackBody) recordKey(string, hlc.Time) string         { return TypeHeldBack + "/" + h.Target }
 func (listingBody) recordOrder(a string, s hlc.Time) []byte      { return lww(a, s) }
+func (heldBackBody) recordOrder(a string, s hlc.Time) []byte     { return lww(a, s) }
 func (subscriptionBody) recordOrder(a string, s hlc.Time) []byte { return lww(a, s) }
 
 func (l listingBody) check(string) error {
 	if err := l.Validate(); err != nil {
+		return fmt.Errorf("%w: %v", ErrInvalid, err)
+	}
+	return nil
+}
+
+func (h heldBackBody) check(string) error {
+	if err := h.Validate(); err != nil {
 		return fmt.Errorf("%w: %v", ErrInvalid, err)
 	}
 	return nil
@@ -75,6 +88,16 @@ func (r *Replica) Releases(target string) []Listed {
 		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(b.Number, a.Number), cmp.Compare(a.Release, b.Release))
 	})
 	return out
+}
+
+// HeldBack is what the gates took out of a target's release when one was made
+// last; its At is 0 where nobody said anything.
+func (r *Replica) HeldBack(target string) release.HeldBack {
+	e := r.board.get(TypeHeldBack + "/" + target)
+	if e == nil {
+		return release.HeldBack{Target: target}
+	}
+	return e.body.(heldBackBody).HeldBack
 }
 
 // Contested lists the kept releases whose number another kept one has, too:

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims/wire"
@@ -39,7 +40,13 @@ func TestListingsAndSubscriptionsReachEveryPeer(t *testing.T) {
 	exchange(t, now, peers, a, a.Step(now, Post{NewListing(listed(1, "one"))}))
 	exchange(t, now, peers, b, b.Step(now, Post{NewListing(listed(2, "two"))}))
 	exchange(t, now, peers, a, a.Step(now, Post{NewSubscription(release.Subscription{Target: "t", Peer: a.Self(), Installed: cas.Sum(nil).String(), Packages: 7})}))
+	held := release.NewHeldBack("t", 1, []release.HeldPackage{{CID: cas.Sum(nil).String(), CPV: build.CPV{Category: "x", Name: "a", Version: "1"}, Reason: "it fails", Installing: true}})
+	exchange(t, now, peers, a, a.Step(now, Post{NewHeldBack(release.NewHeldBack("t", 1, nil))}))
+	exchange(t, now, peers, b, b.Step(now, Post{NewHeldBack(held)}))
 	for _, r := range peers {
+		if got := r.HeldBack("t"); !got.Same(&held) {
+			t.Errorf("held back: %+v", got)
+		}
 		if got := r.Releases("t"); len(got) != 2 || got[0].Number != 2 || got[0].Author != b.Self() {
 			t.Errorf("releases: %+v", got)
 		}

@@ -266,9 +266,13 @@ func TestRealEmergeSaysWhatAReleaseWouldHaveAConsumerCompile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.Join(list, " ")
+		var out []string
+		for _, c := range list {
+			out = append(out, fmt.Sprintf("%s for %s", c.CPV, c.Because))
+		}
+		return strings.Join(out, " ")
 	}
-	equal(t, would(lib), "sw-test/app-1.0")
+	equal(t, would(lib), "sw-test/app-1.0 for sw-test/lib-2.0")
 	equal(t, would(lib, rebuilt), "") // what the swarm has not built is no fault of the release
 	if _, err := m.Portage.WouldCompile(t.Context(), &release.Manifest{Target: "desktop", Tree: "another"}, nil, set); !errors.Is(err, emerge.ErrOtherTree) {
 		t.Errorf("of another tree: %v", err)

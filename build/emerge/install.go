@@ -34,6 +34,7 @@ type InstallTest struct {
 
 // Offered is one package of an index.
 type Offered struct {
+	Key     build.Key
 	CPV     build.CPV
 	Slot    string
 	BuildID uint32
@@ -46,17 +47,38 @@ func (o *Offered) atom() string { return fmt.Sprintf("=%s-%d", o.CPV, o.BuildID)
 // InstallReport is what an InstallTest came to.
 type InstallReport struct {
 	Installed int      `cbor:"installed"` // packages, with those that they need
-	Failed    []string `cbor:"failed,omitempty"`
-	// Untried says why some could not be tried: what they need is neither in the
-	// base nor in the release (a consumer has it installed).
-	Untried string `cbor:"untried,omitempty"`
+	Failed    []Tested `cbor:"failed,omitempty"`
+	// Untried are wanted packages that could not be tried: what they need is neither
+	// in the base nor in the release (a consumer has it installed), or they refuse a
+	// machine like this one.
+	Untried []Tested `cbor:"untried,omitempty"`
 }
+
+// Tested is one package of a test, and what is to be said of it in a line.
+type Tested struct {
+	Key    build.Key `cbor:"key"`
+	CPV    build.CPV `cbor:"cpv"`
+	Reason string    `cbor:"why"`
+}
+
+func (o *Offered) tested(format string, args ...any) Tested {
+	return Tested{o.Key, o.CPV, build.OneLine(fmt.Sprintf(format, args...), 300)}
+}
+
+// maxQuestions bounds how often emerge is asked in one test what it would install.
+const maxQuestions = 60
 
 // maxListing bounds what emerge may say about what it would install, in bytes.
 const maxListing = 16 << 20
 
-// binaryTask is a line of emerge --pretend.
-var binaryTask = regexp.MustCompile(`(?m)^\[binary[^\]]*\] ([^\s:]+)`)
+var (
+	// binaryTask is a line of emerge --pretend.
+	binaryTask = regexp.MustCompile(`(?m)^\[binary[^\]]*\] ([^\s:]+)`)
+	// blockLine is of packages that cannot be installed beside another one.
+	blockLine = regexp.MustCompile(`(?m)^\[blocks B[^\n]* is (?:hard|soft) blocking ([^)\n]+)\)`)
+	// asksFor ends the chain of those that need what is not there.
+	asksFor = regexp.MustCompile(`dependency required by "(=[^"]+)" \[argument\]`)
+)
 
 // TryInstall installs what is wanted of a release with emerge --usepkgonly, and
 // compares what is installed then with what emerge said it would install. Two
@@ -71,9 +93,9 @@ func (r *Roots) TryInstall(ctx context.Context, t InstallTest) (rep InstallRepor
 		return rep, fmt.Errorf("prepare an install test: %w", err)
 	}
 	defer func() { err = errors.Join(err, removeTree(ctx, dir)) }()
-	dead := &deaths{to: t.Log, of: map[string]string{}}
+	log := &merges{to: t.Log}
 	m := &room{r: r, attempt: attempt{
-		req: worker.Request{Dir: dir, Log: dead, Jobs: 1, Base: t.Base, Bundle: t.Bundle, Repos: t.Repos}, out: &output{log: dead},
+		req: worker.Request{Dir: dir, Log: log, Jobs: 1, Base: t.Base, Bundle: t.Bundle, Repos: t.Repos}, out: &output{log: log},
 	}}
 	defer m.leave()
 	if err := m.open(ctx); err != nil {
@@ -82,16 +104,14 @@ func (r *Roots) TryInstall(ctx context.Context, t InstallTest) (rep InstallRepor
 	if err := os.MkdirAll(m.dir(releaseDir), 0o755); err != nil {
 		return rep, fmt.Errorf("prepare an install test: %w", err)
 	}
+	test := installing{room: m, test: &t, log: log, rep: &rep}
 	for len(t.Offered) > 0 {
 		now, later := onePerSlot(t.Offered)
 		if len(now) == 0 {
 			break
 		}
-		if err := m.tryInstall(ctx, &t, now, dead, &rep); err != nil {
+		if err := test.all(ctx, now); err != nil {
 			return rep, err
-		}
-		if err := removeTree(ctx, m.dir("scratch")); err != nil {
-			return rep, fmt.Errorf("empty the root of an install test: %w", err)
 		}
 		t.Offered = later
 	}
@@ -116,96 +136,153 @@ func onePerSlot(all []Offered) (now []Offered, rest []Offered) {
 	return now, rest
 }
 
-// tryInstall installs into one fresh root.
-func (m *room) tryInstall(ctx context.Context, t *InstallTest, want []Offered, dead *deaths, rep *InstallReport) error {
-	// Portage rewrites the index when it installs.
-	if err := os.WriteFile(filepath.Join(m.dir(releaseDir), "Packages"), t.Index, 0o644); err != nil {
-		return fmt.Errorf("prepare an install test: %w", err)
-	}
-	args := []string{"--oneshot", "--usepkgonly", "--autounmask=n", "--keep-going"}
-	for i := range want {
-		args = append(args, want[i].atom())
-	}
-	run := func(more ...string) (sandbox.Spec, error) {
-		s, err := m.scratch(releaseDir, emergeWords(m.p.Emerge, append(more, args...)...)...)
-		for i, kv := range s.Env {
-			if strings.HasPrefix(kv, "FEATURES=") { // the index is the release's, files are brought as needed
-				s.Env[i] = kv + " pkgdir-index-trusted"
+// installing is an install test under way.
+type installing struct {
+	*room
+	test  *InstallTest
+	log   *merges
+	rep   *InstallReport
+	asked int // times that emerge was asked what it would install
+}
+
+// all installs packages into a fresh root. What emerge says to lack something is
+// left out, and what blocks others is tried apart. Where emerge names nobody, each
+// half is tried on its own: then files that collide may not be found.
+func (i *installing) all(ctx context.Context, want []Offered) error {
+	for len(want) > 0 {
+		if err := removeTree(ctx, i.dir("scratch")); err != nil {
+			return fmt.Errorf("empty the root of an install test: %w", err)
+		}
+		said, ok, err := i.pretend(ctx, want)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			i.out.say("not all of %d packages of a release can be installed into a fresh root:", len(want))
+			_, _ = i.out.Write(said) // a log
+			why := "it does not resolve in a fresh root: " + classify(said).Reason
+			lacking, blocking, rest := splitOff(want, said)
+			switch {
+			case len(lacking) > 0:
+				i.untried(lacking, why)
+				want = rest
+				continue
+			case len(blocking) > 0 && len(rest) > 0:
+				if err := i.all(ctx, blocking); err != nil {
+					return err
+				}
+				want = rest
+				continue
+			case len(want) == 1 || i.asked >= maxQuestions:
+				i.untried(want, why)
+				return nil
 			}
+			return errors.Join(i.all(ctx, want[:len(want)/2]), i.all(ctx, want[len(want)/2:]))
 		}
-		s.Env = append(s.Env, "ACCEPT_PROPERTIES=*", "ACCEPT_RESTRICT=*", "CONFIG_PROTECT=-*")
-		return s, err
-	}
-	s, err := run("--pretend")
-	if err != nil {
-		return err
-	}
-	res, said, err := sandbox.Output(ctx, s, nil, maxListing)
-	if err = errors.Join(err, removeTree(ctx, s.Work)); err != nil {
-		return err
-	}
-	if res.Exit != 0 {
-		rep.Untried = build.OneLine("emerge cannot resolve it in a fresh root: "+classify(said).Reason, 300)
-		return nil
-	}
-	planned, err := m.bring(ctx, t, string(said))
-	if err != nil {
-		return err
-	}
-	if s, err = run(); err != nil {
-		return err
-	}
-	m.out.say("installing %d packages of a release into a fresh root", len(planned))
-	failure := m.runEmerge(ctx, s)
-	f, ok := errors.AsType[*build.Failure](failure)
-	if failure != nil && (!ok || f.Class != build.BadPackage) {
-		return failure // this machine's
-	}
-	have, err := base.Packages(m.database(filepath.Join(m.dir("scratch"), "fs"))...)
-	if err != nil {
-		return fmt.Errorf("look at what was installed: %w", err)
-	}
-	for _, o := range planned {
-		got, there := have[o.CPV]
-		slot, serr := build.ParseSlot(o.Slot)
-		why, died := dead.of[o.CPV.String()] // of its postinst phase emerge makes little
-		switch {
-		case died:
-			rep.Failed = append(rep.Failed, build.OneLine(fmt.Sprintf("%s: %s", o.CPV, why), 300))
-		case there && serr == nil && got.Slot == slot:
-			rep.Installed++
-		case there:
-			rep.Failed = append(rep.Failed, fmt.Sprintf("%s is installed in slot %s, the release says %s", o.CPV, got.Slot, o.Slot))
-		case f != nil:
-			rep.Failed = append(rep.Failed, build.OneLine(fmt.Sprintf("%s: %s", o.CPV, f.Reason), 300))
-		default:
-			rep.Failed = append(rep.Failed, o.CPV.String()+" is not there after emerge ended well")
-		}
+		return i.install(ctx, string(said), want)
 	}
 	return nil
 }
 
-// deaths notes which packages' phases failed, and how, while a log is written.
-type deaths struct {
-	to   io.Writer
-	of   map[string]string // by CPV
-	last string            // package whose reason comes in the next line
+// splitOff parts from packages those for which emerge says that something is not
+// there, or else those that it says to block others.
+func splitOff(want []Offered, said []byte) (lacking, blocking, rest []Offered) {
+	lacks, blocks := map[string]bool{}, map[string]bool{}
+	for _, m := range asksFor.FindAllSubmatch(said, -1) {
+		lacks[string(m[1])] = true
+	}
+	for _, m := range blockLine.FindAllSubmatch(said, -1) {
+		for name := range strings.SplitSeq(string(m[1]), ", ") {
+			blocks["="+name] = true
+		}
+	}
+	for _, o := range want {
+		switch {
+		case lacks[o.atom()]:
+			lacking = append(lacking, o)
+		case len(lacks) == 0 && (blocks[o.atom()] || blocks["="+o.CPV.String()]):
+			blocking = append(blocking, o)
+		default:
+			rest = append(rest, o)
+		}
+	}
+	return lacking, blocking, rest
 }
 
-// Write takes one line: so output gives them.
-func (d *deaths) Write(b []byte) (int, error) {
-	line := strings.TrimSpace(string(b))
-	switch m := diedRE.FindStringSubmatch(line); {
-	case m != nil:
-		d.last, _, _ = strings.Cut(m[1], "::")
-		d.of[d.last] = m[2] + " phase"
-	case d.last != "":
-		if why := strings.TrimSpace(strings.TrimPrefix(line, "*")); why != "" {
-			d.of[d.last] += ": " + why
-		}
-		d.last = ""
+func (i *installing) untried(list []Offered, why string) {
+	for _, o := range list {
+		i.rep.Untried = append(i.rep.Untried, o.tested("%s", why))
 	}
-	return d.to.Write(b)
+}
+
+// pretend asks emerge what it would install, and whether it can.
+func (i *installing) pretend(ctx context.Context, want []Offered) (said []byte, ok bool, err error) {
+	i.asked++
+	// Portage rewrites the index when it installs.
+	if err := os.WriteFile(filepath.Join(i.dir(releaseDir), "Packages"), i.test.Index, 0o644); err != nil {
+		return nil, false, fmt.Errorf("prepare an install test: %w", err)
+	}
+	s, err := i.command(want, "--pretend")
+	if err != nil {
+		return nil, false, err
+	}
+	res, said, err := sandbox.Output(ctx, s, nil, maxListing)
+	return said, res.Exit == 0, errors.Join(err, removeTree(ctx, s.Work))
+}
+
+// command is a run of emerge that installs.
+func (i *installing) command(want []Offered, more ...string) (sandbox.Spec, error) {
+	args := append(more, "--oneshot", "--usepkgonly", "--autounmask=n", "--keep-going")
+	for k := range want {
+		args = append(args, want[k].atom())
+	}
+	s, err := i.scratch(releaseDir, emergeWords(i.p.Emerge, args...)...)
+	for k, kv := range s.Env {
+		if strings.HasPrefix(kv, "FEATURES=") { // the index is the release's, files are brought as needed
+			s.Env[k] = kv + " pkgdir-index-trusted"
+		}
+	}
+	s.Env = append(s.Env, "ACCEPT_PROPERTIES=*", "ACCEPT_RESTRICT=*", "CONFIG_PROTECT=-*")
+	return s, err
+}
+
+// install installs what emerge said it would, and judges what became of each
+// package.
+func (i *installing) install(ctx context.Context, said string, want []Offered) error {
+	planned, err := i.bring(ctx, i.test, said)
+	if err != nil {
+		return err
+	}
+	s, err := i.command(want)
+	if err != nil {
+		return err
+	}
+	i.out.say("installing %d packages of a release into a fresh root", len(planned))
+	i.log.reset(planned)
+	failure := i.runEmerge(ctx, s)
+	if ctx.Err() != nil {
+		return machine("the time ran out while %s was installed", i.log.at())
+	}
+	f, ok := errors.AsType[*build.Failure](failure)
+	if failure != nil && (!ok || f.Class != build.BadPackage && len(i.log.of) == 0) {
+		return failure // this machine's
+	}
+	have, err := base.Packages(i.database(filepath.Join(i.dir("scratch"), "fs"))...)
+	if err != nil {
+		return fmt.Errorf("look at what was installed: %w", err)
+	}
+	there := func(o *Offered) (at string, ok bool) {
+		got, ok := have[o.CPV]
+		return got.Slot.String(), ok
+	}
+	v, err := judge(planned, want, i.log, there, f)
+	if err != nil {
+		return err
+	}
+	i.rep.Installed += v.installed
+	i.rep.Failed = append(i.rep.Failed, v.failed...)
+	i.rep.Untried = append(i.rep.Untried, v.untried...)
+	return nil
 }
 
 // bring puts the packages that emerge said it would install into their places.

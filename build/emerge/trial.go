@@ -19,7 +19,19 @@ import (
 // machine has: what Portage says here would not hold for it.
 var ErrOtherTree = errors.New("another tree")
 
-var trialLine = regexp.MustCompile(`^\[ebuild\s+([^\]]*)\]\s+([^\s:]+)`)
+var (
+	trialLine = regexp.MustCompile(`^\[ebuild\s+([^\]]*)\]\s+([^\s:]+)`)
+	// causeLine and causedLine are of what emerge says about slot operators.
+	causeLine  = regexp.MustCompile(`^ *\((\S+?):\S+?, .*\) causes rebuilds for:$`)
+	causedLine = regexp.MustCompile(`^ +\((\S+?):\S+?, .*\)$`)
+)
+
+// Compile is a package that a consumer would compile.
+type Compile struct {
+	CPV build.CPV
+	// Because is the package for which it is; zero = Portage does not say.
+	Because build.CPV
+}
 
 // WouldCompile asks emerge what an update (-uDN -g @world) would compile on a
 // consumer because of a release: packages that the release has and emerge will
@@ -28,8 +40,8 @@ var trialLine = regexp.MustCompile(`^\[ebuild\s+([^\]]*)\]\s+([^\s:]+)`)
 // consumer's installed set is laid out in a directory of its own, and index is
 // the only binary host; nothing is fetched or installed. It takes about as long
 // as `emerge --pretend`.
-func (p *Portage) WouldCompile(ctx context.Context, m *release.Manifest, index []byte, set *release.Installed) (out []string, err error) {
-	fail := func(err error) ([]string, error) { return nil, fmt.Errorf("try a release on a consumer: %w", err) }
+func (p *Portage) WouldCompile(ctx context.Context, m *release.Manifest, index []byte, set *release.Installed) (out []Compile, err error) {
+	fail := func(err error) ([]Compile, error) { return nil, fmt.Errorf("try a release on a consumer: %w", err) }
 	var doc document
 	env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
 	if err := p.ask(ctx, env, map[string]any{"mode": "facts", "packages": []any{}, "keyed": keyedGlobals()}, &doc); err != nil {
@@ -57,20 +69,48 @@ func (p *Portage) WouldCompile(ctx context.Context, m *release.Manifest, index [
 	if err != nil {
 		return fail(fmt.Errorf("emerge --pretend: %w: %s", err, lastLine(string(text))))
 	}
+	return compiles(string(text), m, set), nil
+}
+
+// compiles reads what emerge --pretend said.
+func compiles(text string, m *release.Manifest, set *release.Installed) (out []Compile) {
 	released := map[string]bool{}
 	for i := range m.Entries {
 		released[m.Entries[i].CPV.String()] = true
 	}
-	for line := range strings.Lines(string(text)) {
-		t := trialLine.FindStringSubmatch(line)
-		if t != nil && provides(set, t[2]) {
-			continue // its own package.provided, which this Portage has not, keeps emerge from it
-		}
-		if t != nil && (released[t[2]] || strings.Contains(t[1], "r")) {
-			out = append(out, build.OneLine(t[2], 200))
+	because, cause := map[build.CPV]build.CPV{}, build.CPV{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if x := causeLine.FindStringSubmatch(line); x != nil {
+			cause = cpvOf(x[1], released)
+		} else if x := causedLine.FindStringSubmatch(line); x != nil && !cause.IsZero() {
+			because[cpvOf(x[1], nil)] = cause
 		}
 	}
-	return out, nil
+	for line := range strings.Lines(text) {
+		t := trialLine.FindStringSubmatch(line)
+		if t == nil || provides(set, t[2]) {
+			continue // its own package.provided, which this Portage has not, keeps emerge from it
+		}
+		c, err := build.ParseCPV(t[2])
+		if err == nil && (released[t[2]] || strings.Contains(t[1], "r")) {
+			out = append(out, Compile{CPV: c, Because: because[c]})
+		}
+	}
+	return out
+}
+
+// cpvOf reads a name that may have a build ID behind it, as that of a package that
+// is released.
+func cpvOf(name string, released map[string]bool) build.CPV {
+	if i := strings.LastIndexByte(name, '-'); i > 0 && !released[name] && released[name[:i]] {
+		name = name[:i]
+	}
+	c, err := build.ParseCPV(name)
+	if err != nil {
+		return build.CPV{}
+	}
+	return c
 }
 
 func provides(set *release.Installed, name string) bool {

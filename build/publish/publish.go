@@ -16,7 +16,12 @@
 //     say; the index is written and read back; no seed is in it. Where Portage
 //     is at hand it plans an update of every consumer (Try), and another peer
 //     installs the newcomers into a fresh root (Install). That nobody can do so
-//     holds nothing up, and is said.
+//     holds nothing up, and is said; that it was begun and could not be ended (a
+//     full disk, no more time) is no fault of the release, which waits.
+//   - What a gate refuses is held back by itself, with its reason, and with it what
+//     needs it; the rest goes through the gates again, until they let it through.
+//     The board tells every peer what was refused (release.HeldBack): it is staged
+//     again when there is something else that is new, or when a person finalizes.
 //   - A round is released by itself once all its jobs have ended (built,
 //     blocked, or waiting for a blocked one), unless its requester wants a
 //     person to do it (build.Round.Manual). One peer does: the requester while
@@ -68,9 +73,9 @@ type Publisher struct {
 	Fetch func(ctx context.Context, c cid.Cid) error
 	// Open opens a blob of size bytes here or at its holders.
 	Open func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error)
-	// Try asks Portage about a staged release; nil where there is none. It
-	// returns what speaks against it, a line each.
-	Try func(ctx context.Context, t Trial) ([]string, error)
+	// Try asks Portage what a staged release would have consumers compile; nil where
+	// there is no Portage.
+	Try func(ctx context.Context, t Trial) ([]Compile, error)
 	// Install has another peer install a staged release, a manifest that this
 	// peer holds, into a fresh root: what it has and the manifest before ("" =
 	// none) has not. nil = nobody is asked.
@@ -80,15 +85,24 @@ type Publisher struct {
 	// leaves it as it is.
 	Every func(time.Duration) time.Duration
 
-	making   sync.Mutex        // one release is made at a time
-	mu       sync.Mutex        // of verified
-	verified map[string]bool   // CIDs whose bytes were compared with their digests
-	tried    map[string]string // what was last composed for a round; Run only
+	making   sync.Mutex         // one release is made at a time
+	mu       sync.Mutex         // of verified
+	verified map[string]bool    // CIDs whose bytes were compared with their digests
+	tried    map[string]attempt // what was last composed for a target; Run only
 }
+
+// attempt is a release that was tried by itself.
+type attempt struct {
+	mark  string    // of what it was made
+	until time.Time // when the same may be tried again; zero = never
+}
+
+// retry is after how long an install test that broke off is made again.
+const retry = 10 * time.Minute
 
 // Run publishes until ctx ends.
 func (p *Publisher) Run(ctx context.Context) error {
-	p.tried = map[string]string{}
+	p.tried = map[string]attempt{}
 	changed := p.Board.Changed()
 	every := p.Every
 	if every == nil {
@@ -112,12 +126,17 @@ func (p *Publisher) Run(ctx context.Context) error {
 			return err
 		}
 		for _, d := range due {
-			if p.tried[d.target] == d.mark {
+			was := p.tried[d.target]
+			if was.mark == d.mark && (was.until.IsZero() || time.Now().Before(was.until)) {
 				continue
 			}
+			is := attempt{mark: d.mark}
 			_, err := p.Finalize(ctx, Request{Target: d.target})
 			switch {
 			case err == nil:
+			case errors.Is(err, errBroke):
+				is.until = time.Now().Add(retry)
+				p.Log.Warn("release waits for an install test", "target", d.target, "error", err)
 			case errors.Is(err, ErrNothing):
 				p.Log.Debug("nothing to release", "target", d.target)
 			case errors.Is(err, ErrRefused):
@@ -128,7 +147,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 				}
 				continue
 			}
-			p.tried[d.target] = d.mark
+			p.tried[d.target] = is
 		}
 	}
 }

@@ -25,8 +25,12 @@ func built(t *testing.T, p *agenttest.Peer, j build.Job) {
 
 func builtAs(t *testing.T, p *agenttest.Peer, j build.Job, meta ...build.Pair) {
 	t.Helper()
+	builtText(t, p, j, "package "+j.CPV.String(), meta...)
+}
+
+func builtText(t *testing.T, p *agenttest.Peer, j build.Job, text string, meta ...build.Pair) {
+	t.Helper()
 	ctx := context.Background()
-	text := "package " + j.CPV.String()
 	info, err := p.Store.Put(ctx, strings.NewReader(text), cid.Undef)
 	if err == nil {
 		err = p.Announce(ctx, info.CID)

@@ -15,6 +15,9 @@ import (
 type Request struct {
 	Target  string
 	Without []build.Atom // packages that a person keeps out
+	// Again lets Finalize try what gates refused the last time though nothing else
+	// is new.
+	Again bool
 }
 
 // Held is a package that stays out, and why, in one line for people.
@@ -35,7 +38,8 @@ type Staged struct {
 	Consumers []release.Consumer
 	Install   *Installed // what an install test came to; nil before the gates
 
-	rounds []string // open rounds of which all is built
+	rounds []string         // open rounds of which all is built
+	memory release.HeldBack // what gates refused the last time
 }
 
 // board is what staging reads from the board at one moment.
@@ -51,10 +55,18 @@ type board struct {
 	others    []string        // releases made at once with another: their packages are candidates
 	consumers []release.Subscription
 	names     map[string]string // of peers
+	memory    release.HeldBack
 }
 
-// Stage composes what would be released now. It changes nothing.
+// Stage composes what would be released now, as far as that is known: what gates
+// refused the last time stays out. It changes nothing.
 func (p *Publisher) Stage(ctx context.Context, req Request) (*Staged, error) {
+	return p.stage(ctx, req, nil)
+}
+
+// stage composes a release without what is refused; nil = without what gates
+// refused the last time.
+func (p *Publisher) stage(ctx context.Context, req Request, refused refusals) (*Staged, error) {
 	var b board
 	err := p.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		b = look(r, req.Target, now)
@@ -63,7 +75,7 @@ func (p *Publisher) Stage(ctx context.Context, req Request) (*Staged, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Staged{Target: req.Target, Head: b.head, Held: b.held, rounds: b.rounds}
+	s := &Staged{Target: req.Target, Head: b.head, Held: b.held, rounds: b.rounds, memory: b.memory}
 	if b.head != nil {
 		if s.Prev, err = LoadManifest(ctx, p.Store, p.Fetch, b.head.Release); err != nil {
 			return nil, err
@@ -89,16 +101,22 @@ func (p *Publisher) Stage(ctx context.Context, req Request) (*Staged, error) {
 		}
 		s.Consumers = append(s.Consumers, release.Consumer{Name: b.names[sub.Peer], Set: set})
 	}
-	opt := release.Options{Target: req.Target, Tree: b.tree, Repos: b.repos, Header: b.header, Consumers: s.Consumers}
-	var entries []release.Entry
-	for _, e := range b.entries {
+	opt := release.Options{Target: req.Target, Tree: b.tree, Repos: b.repos, Header: b.header, Consumers: s.Consumers, Out: map[string]string{}}
+	for _, h := range b.memory.Packages {
+		if refused == nil {
+			opt.Out[h.CID] = h.Reason
+		}
+	}
+	for c, h := range refused {
+		opt.Out[c] = h.Reason
+	}
+	for i := range b.entries {
+		e := &b.entries[i]
 		switch {
-		case kept(&e, req.Without):
-			s.hold(&e, "kept out on request")
+		case kept(e, req.Without):
+			opt.Out[e.Artifact.CID] = "kept out on request"
 		case b.seeds[e.Artifact.CID]:
-			s.hold(&e, "it is lent by a requester for builds alone (a seed)")
-		default:
-			entries = append(entries, e)
+			opt.Out[e.Artifact.CID] = "it is lent by a requester for builds alone (a seed)"
 		}
 	}
 	if s.Prev != nil {
@@ -108,7 +126,7 @@ func (p *Publisher) Stage(ctx context.Context, req Request) (*Staged, error) {
 			}
 		}
 	}
-	m, held, err := release.Compose(s.Prev, entries, opt)
+	m, held, err := release.Compose(s.Prev, b.entries, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +230,7 @@ func look(r *claims.Replica, target string, now claims.Now) board {
 			b.others = append(b.others, l.Release)
 		}
 	}
+	b.memory = r.HeldBack(target)
 	b.consumers = r.Subscriptions(target)
 	for _, s := range b.consumers {
 		b.names[s.Peer] = r.Name(s.Peer)

@@ -23,6 +23,9 @@ type Options struct {
 	// their blob is lost, or a person took them out. A candidate with such a
 	// key is taken as if it were new.
 	Without []build.Key
+	// Out says of candidates, by the CID of their package, why they may not enter:
+	// what needs them stays out with them. What prev has is not asked for.
+	Out map[string]string
 	// Consumers are the subscribed machines of the target with what they have
 	// installed: nothing may enter that would leave one of them to compile.
 	Consumers []Consumer
@@ -37,8 +40,8 @@ type Held struct {
 // Compose makes the release that follows prev (nil for the first): what prev
 // had, and of the candidates all that can go in together. An identity's
 // candidate replaces prev's entry unless its key is the same. Held back are
-// candidates, and left behind entries of prev, that need what the result does
-// not have, and a library whose subslot differs from what a dependant in the
+// candidates that may not enter (Options.Out); candidates, and left behind entries
+// of prev, that need what the result does not have; and a library whose subslot differs from what a dependant in the
 // result was built against. The order of candidates does not count. Neither
 // argument is written to; the result shares their strings and metadata.
 func Compose(prev *Manifest, candidates []Entry, opt Options) (Manifest, []Held, error) {
@@ -127,14 +130,6 @@ func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 			}
 			return
 		}
-		slot, _ := build.ParseSlot(e.Slot) // valid, by e.Validate
-		o := &option{Entry: e, prev: prev, slot: slot, bound: bindingsOf(e.Meta)}
-		if len(c.consumers) > 0 && !prev {
-			for _, name := range runtimeDeps {
-				o.deps = append(o.deps, parseDeps(e.Meta(name))...)
-			}
-		}
-		seen[e.Key] = o
 		id := e.identity()
 		g := groups[id]
 		if g == nil {
@@ -143,8 +138,20 @@ func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 			c.groups = append(c.groups, g)
 			c.byCP[e.CPV.CP()] = append(c.byCP[e.CPV.CP()], g)
 		}
-		g.options = append(g.options, o)
 		c.byKey[e.Key], c.slotOf[e.Key], c.nameOf[e.Key] = g, e.Slot, e.CPV
+		if reason, out := opt.Out[e.Artifact.CID]; out && !prev {
+			c.held = append(c.held, Held{e, reason})
+			return
+		}
+		slot, _ := build.ParseSlot(e.Slot) // valid, by e.Validate
+		o := &option{Entry: e, prev: prev, slot: slot, bound: bindingsOf(e.Meta)}
+		if len(c.consumers) > 0 && !prev {
+			for _, name := range runtimeDeps {
+				o.deps = append(o.deps, parseDeps(e.Meta(name))...)
+			}
+		}
+		seen[e.Key] = o
+		g.options = append(g.options, o)
 	}
 	if prev != nil {
 		for _, e := range prev.Entries {

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/build-swarm/swarm/build"
@@ -79,6 +80,23 @@ func join(ds []dep) string {
 		texts = append(texts, d.text)
 	}
 	return strings.Join(texts, ", ")
+}
+
+// Asks reports whether the entry needs, when it is installed, some version of a
+// package ("category/name").
+func (e *Entry) Asks(cp string) bool {
+	for _, name := range runtimeDeps {
+		if asks(parseDeps(e.Meta(name)), cp) {
+			return true
+		}
+	}
+	return false
+}
+
+func asks(ds []dep, cp string) bool {
+	return slices.ContainsFunc(ds, func(d dep) bool {
+		return d.all != nil && asks(d.all, cp) || d.all == nil && d.atom.Category+"/"+d.atom.Name == cp
+	})
 }
 
 // unmet returns the first of ds that has does not give, in words; "" when all

@@ -98,6 +98,56 @@ func TestEntryWhoseNeedsAreMissingIsHeldBackWithAllThatWaitsForIt(t *testing.T) 
 	})
 }
 
+func TestWhatMayNotEnterStaysOutWithAllThatNeedsIt(t *testing.T) {
+	shown, _ := compose(t, nil, Options{}, entry(t, "old", "a/rebuilt-1", "0", "", ""))
+	lib, rebuilt := entry(t, "lib", "a/lib-1", "0", "", ""), entry(t, "new", "a/rebuilt-1", "0", "", "")
+	m, held := compose(t, &shown, Options{Out: map[string]string{lib.Artifact.CID: "it fails", rebuilt.Artifact.CID: "so does it"}},
+		lib, rebuilt, entry(t, "app", "a/app-1", "0", "", "", "lib"), entry(t, "user", "a/user-1", "0", "", "", "new"), entry(t, "more", "a/more-1", "0", "", ""))
+	// The one that is shown stands in for its replacement.
+	equal(t, names(m), []string{"a/more-1", "a/rebuilt-1", "a/user-1"})
+	equal(t, m.Entries[1].Key, keyOf("old"))
+	equal(t, reasons(held), []string{"a/app-1: needs a/lib-1, which is not in the release", "a/lib-1: it fails", "a/rebuilt-1: so does it"})
+	// What is shown is not asked for.
+	m, held = compose(t, &shown, Options{Out: map[string]string{cidOf("old"): "no"}}, entry(t, "old", "a/rebuilt-1", "0", "", ""))
+	equal(t, names(m), []string{"a/rebuilt-1"})
+	equal(t, len(held), 0)
+}
+
+func TestWhatWasHeldBackFitsARecord(t *testing.T) {
+	var list []HeldPackage
+	for i := range 2 * MaxHeldBack {
+		e := entry(t, fmt.Sprint(i), fmt.Sprintf("cat/%s-%d", strings.Repeat("n", 100), i), "0", "", "")
+		list = append(list, HeldPackage{CID: e.Artifact.CID, CPV: e.CPV, Reason: strings.Repeat("because\n", 100), Installing: true})
+	}
+	h := NewHeldBack("desktop", 1700000000, list)
+	if err := h.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := build.Marshal(h)
+	if err != nil || len(b) > 30<<10 || len(h.Packages) != MaxHeldBack || h.More != MaxHeldBack {
+		t.Errorf("%d packages and %d more in %d bytes, %v", len(h.Packages), h.More, len(b), err)
+	}
+	if _, ok := h.Of(h.Packages[3].CID); !ok {
+		t.Error("what is in it is not found")
+	}
+	later := NewHeldBack("desktop", 1800000000, list)
+	if !h.Same(&later) {
+		t.Error("it says the same, and is not")
+	}
+	for name, breaks := range map[string]func(*HeldBack){
+		"target": func(h *HeldBack) { h.Target = "../x" }, "order": func(h *HeldBack) { h.Packages[0], h.Packages[1] = h.Packages[1], h.Packages[0] },
+		"reason": func(h *HeldBack) { h.Packages[0].Reason = "two\nlines" }, "CID": func(h *HeldBack) { h.Packages[0].CID = "/etc/passwd" },
+		"time": func(h *HeldBack) { h.At = 0 }, "too many": func(h *HeldBack) { h.Packages = append(h.Packages, h.Packages...) },
+		"name": func(h *HeldBack) { h.Packages[0].CPV.Name = "a/../b" },
+	} {
+		bad := h
+		bad.Packages = slices.Clone(h.Packages)
+		if breaks(&bad); !errors.Is(bad.Validate(), ErrInvalid) {
+			t.Errorf("%s: %v", name, bad.Validate())
+		}
+	}
+}
+
 func TestNeedsOnTheBaseAreMetAndNotListed(t *testing.T) {
 	m, held := compose(t, nil, Options{Base: []build.Key{keyOf("glibc")}},
 		entry(t, "app", "app-misc/app-1", "0", "", "", "glibc"))

@@ -272,6 +272,9 @@ func showReleases(e *env, r control.ReleasesReply) {
 	if r.RolledBack {
 		e.out.Printf("rolled back: nothing is released by itself until swarm finalize\n")
 	}
+	if len(r.Held) > 0 {
+		showHeld(e.out, "held back by what was tried at "+time.Unix(r.HeldAt, 0).Local().Format("2006-01-02 15:04"), r.Held)
+	}
 	for _, c := range r.Consumers {
 		e.out.Printf("consumer: %s, %s installed\n", render.Clean(c.Nick), plural(c.Packages, "package"))
 	}

@@ -46,6 +46,10 @@ type ReleasesReply struct {
 	Repos      []build.Revision `json:"repos"` // of the tree that the shown release was made of, as far as known
 	Releases   []Release        `json:"releases"`
 	Consumers  []Consumer       `json:"consumers"`
+	// Held are the packages that a gate refused when a release was made last, at
+	// HeldAt; Compose may keep others out for them.
+	Held   []Held `json:"held"`
+	HeldAt int64  `json:"held_at_unix_s"` // 0 = nobody said anything
 }
 
 // Consumer is a machine that published what it has installed.

@@ -28,7 +28,7 @@ import (
 
 // ProtoInstall asks a drone to install what is new in a release into a fresh
 // root, and how far it is: the same request asks for both.
-const ProtoInstall = "/swarm/install-test/1"
+const ProtoInstall = "/swarm/install-test/2"
 
 const (
 	installAnswer = 1 << 20
@@ -42,6 +42,8 @@ const (
 	installWait = time.Minute
 	// installAway is after how long a drone that is away is not waited for.
 	installAway = 5 * time.Minute
+	// installBreaks tests that break off are enough.
+	installBreaks = 3
 	// installPoll is how often the drone is asked how far it is.
 	installPoll = time.Second
 	// installKept is how many results that nobody has asked for a drone keeps.
@@ -54,10 +56,11 @@ type installRequest struct {
 }
 
 // installReply says how an install test goes: under way while it is not Done.
-// Why says why there is none here.
+// Why says why there is none here, or with Broke why it was begun and not ended.
 type installReply struct {
 	Done   bool                 `cbor:"done"`
 	Why    string               `cbor:"why,omitempty"`
+	Broke  bool                 `cbor:"broke,omitempty"`
 	Report emerge.InstallReport `cbor:"report"`
 }
 
@@ -159,10 +162,10 @@ func (t *InstallTests) Run(ctx context.Context) error {
 			cancel()
 			reply := installReply{Done: true, Report: rep}
 			if err != nil {
-				reply.Why = build.OneLine(err.Error(), 300)
+				reply.Why, reply.Broke = build.OneLine(err.Error(), 300), !errors.Is(err, errNoBase)
 				t.Log.Info("install test not made", "release", r.Manifest, "error", err)
 			} else {
-				t.Log.Info("install test made", "release", r.Manifest, "installed", rep.Installed, "failed", len(rep.Failed), "untried", rep.Untried)
+				t.Log.Info("install test made", "release", r.Manifest, "installed", rep.Installed, "failed", len(rep.Failed), "untried", len(rep.Untried))
 			}
 			t.mu.Lock()
 			t.running = ""
@@ -205,7 +208,7 @@ func (t *InstallTests) make(ctx context.Context, r installRequest) (rep emerge.I
 	paths := index.Paths()
 	for i, it := range index.Items() {
 		e := &m.Entries[i]
-		test.Offered = append(test.Offered, emerge.Offered{CPV: e.CPV, Slot: e.Slot, BuildID: it.BuildID, Path: it.Path, Want: fresh[e.Key]})
+		test.Offered = append(test.Offered, emerge.Offered{Key: e.Key, CPV: e.CPV, Slot: e.Slot, BuildID: it.BuildID, Path: it.Path, Want: fresh[e.Key]})
 	}
 	test.Bring = func(ctx context.Context, path, file string) error {
 		it := paths[path]
@@ -278,17 +281,15 @@ func (t *InstallTests) InstallElsewhere(ctx context.Context, target, manifest, b
 	}
 	fresh := newEntries(old, m)
 	if _, err := groundOf(ctx, t.Board, fresh); errors.Is(err, errNoBase) {
-		return publish.Installed{Untried: err.Error()}, nil
+		return publish.Installed{Why: err.Error()}, nil
 	} else if err != nil {
 		return publish.Installed{}, err
 	}
-	limited, cancel := context.WithTimeout(ctx, min(installMost, installLeast+time.Duration(len(fresh))*installEach))
-	defer cancel()
 	drones, why, err := t.drones(ctx, target, manifest)
 	for end := time.Now().Add(installWait); err == nil && len(drones) == 0 && len(why) > 0 && time.Now().Before(end); {
 		select {
-		case <-limited.Done():
-			return publish.Installed{}, limited.Err()
+		case <-ctx.Done():
+			return publish.Installed{}, ctx.Err()
 		case <-time.After(installPoll):
 		}
 		drones, why, err = t.drones(ctx, target, manifest)
@@ -297,24 +298,43 @@ func (t *InstallTests) InstallElsewhere(ctx context.Context, target, manifest, b
 		return publish.Installed{}, err
 	}
 	if len(drones)+len(why) == 0 {
-		return publish.Installed{Untried: "there is no other drone for it"}, nil
+		return publish.Installed{Why: "there is no other drone for it"}, nil
 	}
+	may := min(installMost, installLeast+time.Duration(len(fresh))*installEach)
+	broke := 0
 	for _, d := range drones {
+		limited, cancel := context.WithTimeout(ctx, may)
 		reply, err := t.ask(limited, d.id, installRequest{manifest, before})
+		cancel()
 		if ctx.Err() != nil {
 			return publish.Installed{}, ctx.Err()
 		}
 		switch {
-		case err != nil:
-			why = append(why, d.nick+": "+problem(err))
-		case reply.Why != "":
+		case err != nil || reply.Why != "":
+			if errors.Is(err, errBegun) || reply.Broke {
+				broke++
+			}
+			if err != nil {
+				reply.Why = problem(err)
+			}
 			why = append(why, d.nick+": "+reply.Why)
+			if broke == installBreaks {
+				return publish.Installed{Why: build.OneLine(strings.Join(why, "; "), 300), Broke: true}, nil
+			}
 		default:
 			rep := reply.Report
-			return publish.Installed{Peer: d.nick, Packages: rep.Installed, Failed: rep.Failed, Untried: rep.Untried}, nil
+			return publish.Installed{Peer: d.nick, Packages: rep.Installed, Failed: tried(rep.Failed), Untried: tried(rep.Untried)}, nil
 		}
 	}
-	return publish.Installed{Untried: build.OneLine(strings.Join(why, "; "), 300)}, nil
+	return publish.Installed{Why: build.OneLine(strings.Join(why, "; "), 300), Broke: broke > 0}, nil
+}
+
+func tried(list []emerge.Tested) []publish.Tried {
+	out := make([]publish.Tried, 0, len(list))
+	for _, x := range list {
+		out = append(out, publish.Tried{Key: x.Key, CPV: x.CPV, Reason: build.OneLine(x.Reason, release.MaxReason)})
+	}
+	return out
 }
 
 type drone struct{ id, nick string }
@@ -359,6 +379,9 @@ func (t *InstallTests) drones(ctx context.Context, target, manifest string) (out
 	return out, not, err
 }
 
+// errBegun says that a drone began with a test and was not heard to end it.
+var errBegun = errors.New("it began")
+
 // ask has one drone make the test and waits until it is made.
 func (t *InstallTests) ask(ctx context.Context, peer string, r installRequest) (reply installReply, err error) {
 	req, err := build.Marshal(r)
@@ -367,6 +390,7 @@ func (t *InstallTests) ask(ctx context.Context, peer string, r installRequest) (
 	}
 	tick := time.NewTicker(installPoll)
 	defer tick.Stop()
+	begun := false
 	for {
 		one, cancel := context.WithTimeout(ctx, 30*time.Second)
 		raw, err := p2p.Request(one, t.Net, peer, ProtoInstall, req, installAnswer)
@@ -374,12 +398,16 @@ func (t *InstallTests) ask(ctx context.Context, peer string, r installRequest) (
 		if err == nil {
 			err = build.Unmarshal(raw, &reply)
 		}
-		if err != nil || reply.Done {
+		switch {
+		case err != nil && begun:
+			return reply, fmt.Errorf("%w, and then: %w", errBegun, err)
+		case err != nil || reply.Done:
 			return reply, err
 		}
+		begun = true
 		select {
 		case <-ctx.Done():
-			return reply, errors.New("it took too long")
+			return reply, fmt.Errorf("%w, and took too long", errBegun)
 		case <-tick.C:
 		}
 	}

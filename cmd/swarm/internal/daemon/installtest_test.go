@@ -21,7 +21,7 @@ func TestADroneMakesOneInstallTestAtATimeAndTellsItOnce(t *testing.T) {
 		try: func(_ context.Context, r installRequest) (emerge.InstallReport, error) {
 			began <- r.Manifest
 			<-end
-			return emerge.InstallReport{Installed: 3, Failed: []string{"x/a-1: postinst phase"}}, nil
+			return emerge.InstallReport{Installed: 3, Failed: []emerge.Tested{{Reason: "postinst phase"}}}, nil
 		}}
 	drone.Serve()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

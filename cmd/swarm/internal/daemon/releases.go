@@ -17,7 +17,7 @@ import (
 
 // Releases lists what the board knows of a target's releases.
 func (d *Daemon) Releases(ctx context.Context, target string) (control.ReleasesReply, error) {
-	reply := control.ReleasesReply{Schema: view.Schema, Target: target, Releases: []control.Release{}, Consumers: []control.Consumer{}, Repos: []build.Revision{}}
+	reply := control.ReleasesReply{Schema: view.Schema, Target: target, Releases: []control.Release{}, Consumers: []control.Consumer{}, Repos: []build.Revision{}, Held: []control.Held{}}
 	var refused error
 	err := d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
 		if refused = knownTarget(r, target); refused != nil {
@@ -29,6 +29,11 @@ func (d *Daemon) Releases(ctx context.Context, target string) (control.ReleasesR
 		back, _ := publish.Find(all, reply.Head, "") // none: nothing is marked
 		for _, l := range all {
 			reply.Releases = append(reply.Releases, line(r, l, reply.Head, back, contested))
+		}
+		kept := r.HeldBack(target)
+		reply.HeldAt = kept.At
+		for _, h := range kept.Packages {
+			reply.Held = append(reply.Held, control.Held{CPV: h.CPV.String(), USE: []string{}, Reason: h.Reason})
 		}
 		for _, s := range r.Subscriptions(target) {
 			reply.Consumers = append(reply.Consumers, control.Consumer{Peer: s.Peer, Nick: r.Name(s.Peer), Packages: s.Packages})
@@ -87,7 +92,7 @@ func knownTarget(r *claims.Replica, target string) error {
 
 // Finalize releases what is built, or says what would be.
 func (d *Daemon) Finalize(ctx context.Context, req control.FinalizeRequest) (control.FinalizeReply, error) {
-	ask := publish.Request{Target: req.Target}
+	ask := publish.Request{Target: req.Target, Again: true}
 	for _, a := range req.Without {
 		atom, err := build.ParseAtom(a)
 		if err != nil || atom.Category == "" {

@@ -163,7 +163,8 @@ func (m *marking) board(r *claims.Replica) {
 	}
 	for _, o := range r.Records() {
 		switch o.Type() {
-		case claims.TypeChannel, claims.TypeTarget, claims.TypeRelease, claims.TypeRound, claims.TypeOutcome, claims.TypeHoldings, claims.TypeClaim, claims.TypeDecline:
+		case claims.TypeChannel, claims.TypeTarget, claims.TypeRelease, claims.TypeRound, claims.TypeOutcome, claims.TypeHoldings, claims.TypeClaim, claims.TypeDecline,
+			claims.TypeHeldBack: // what was refused is kept by its round
 		case claims.TypeDirective:
 			var d claims.Directive
 			if err := build.Unmarshal(o.Body(), &d); err == nil && d.Verb == claims.VerbPin && !d.Off {
