@@ -90,10 +90,14 @@
 // Roots.TryInstall is the install test of a release: above the base, and above
 // nothing else, emerge --usepkgonly installs what is new, with the release's own
 // index as PKGDIR. It is asked first what it would install, so that no other file
-// has to be there. Afterwards what is installed is compared with what it said, and
-// packages whose phases died are named: of a postinst phase emerge makes a warning.
-// What cannot be resolved in a fresh root is told as untried: a release is closed
-// relative to what consumers have installed, and need not install without that.
+// has to be there. emerge goes on after a failure; its log is kept apart by package
+// (merges.go), and with what is installed afterwards it is judged package by
+// package: a phase that died (of a postinst phase emerge makes a warning), a file
+// that another package has, the failure of one that it needs. What emerge says to
+// block others gets a root of its own. What cannot be resolved in a fresh root, and
+// what refuses the machine in its pretend phase, is told as untried: a release is
+// closed relative to what consumers have installed, and need not install without
+// that. A full disk and the end of the time are errors, not verdicts.
 //
 // # Building in place
 //

@@ -426,45 +426,62 @@ func TestRealTwoDronesBuildWhatAConsumerNeeds(t *testing.T) {
 	}
 	lap(fmt.Sprintf("%d packages in the new root", len(have)))
 
-	t.Log("a package that builds and cannot be installed")
+	t.Log("a package that builds and cannot be installed, and one that can")
 	c.write("/var/lib/portage/world", strings.Join(append(slices.Clone(labWorld), "sw-lab/sour", "sw-lab/python:3.12"), "\n")+"\n")
-	c.swarm(exitOK, "fresh")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	defer cancel()
-	err = poll(ctx, func() error {
-		list, err := c.consumer.client.Jobs(ctx, "")
-		safe := 0
-		for _, j := range list {
-			if j.State == "safe" && (j.CPV == "sw-lab/sour-1.0" || j.CPV == "sw-lab/python-3.12") {
-				safe++
-			}
-		}
-		if err == nil && safe != 2 {
-			err = fmt.Errorf("%d of 2 are built", safe)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+	_, rel, _ = c.fresh(exitOK, rel.Head.Version)
+	if got := c.news(rel.Head.Version); !slices.Equal(got, []string{"sw-lab/python"}) {
+		t.Errorf("the release brings %v", got)
 	}
-	_, notes = c.swarm(exitError, "finalize")
-	if !strings.Contains(notes, "could not install sw-lab/sour-1.0: postinst phase: sour by nature") {
-		t.Errorf("finalize says %s", notes)
+	const sour = "could not install it: postinst phase: sour by nature"
+	out, _ = c.swarm(exitOK, "releases")
+	if !strings.Contains(out, "sw-lab/sour-1.0") || !strings.Contains(out, sour) {
+		t.Errorf("swarm releases says %s", out)
 	}
-	lap("its release is refused by the drone that tried it: " + notes)
+	out, _ = c.swarm(exitOK, "finalize", "--dry-run")
+	if !strings.Contains(out, "nothing to release") || !strings.Contains(out, sour) {
+		t.Errorf("what is staged: %s", out)
+	}
+	out, notes = c.swarm(exitError, "finalize") // tries it again
+	if !strings.Contains(notes, sour) {
+		t.Errorf("finalize says %s%s", out, notes)
+	}
+	lap("the one is released, the other held back by the drone that tried it: " + notes)
 
-	t.Log("a consumer that would compile")
-	c.write("/etc/portage/package.use", "sw-lab/app extra\nsw-lab/doc -html\n")
-	_, notes = c.swarm(exitError, "finalize", "--without", "sw-lab/sour")
-	if !strings.Contains(notes, "consumer would compile sw-lab/doc-1.0") {
-		t.Errorf("finalize says %s", notes)
+	t.Log("a package that a consumer would compile")
+	c.write("/etc/portage/package.use", "sw-lab/app extra\nsw-lab/picky x\n")
+	c.write("/var/lib/portage/world", strings.Join(append(slices.Clone(labWorld), "sw-lab/sour", "sw-lab/picky", "sw-lab/python:3.12"), "\n")+"\n")
+	c.swarm(exitOK, "fresh")
+	c.write("/etc/portage/package.use", "sw-lab/app extra\nsw-lab/picky y\n") // while it is built
+	c.built("sw-lab/picky-1.0")
+	out, notes = c.swarm(exitError, "finalize")
+	if !strings.Contains(notes, "sw-lab/picky-1.0: consumer would compile sw-lab/picky-1.0") {
+		t.Errorf("finalize says %s%s", out, notes)
 	}
-	c.write("/etc/portage/package.use", "sw-lab/app extra\n")
-	out, _ = c.swarm(exitOK, "finalize", "--without", "sw-lab/sour")
-	if !strings.Contains(out, "1 new, 0 changed, 0 gone") || !strings.Contains(out, "install test: ") {
+	c.write("/etc/portage/package.use", "sw-lab/app extra\nsw-lab/picky x\n")
+	out, _ = c.swarm(exitOK, "finalize")
+	if !strings.Contains(out, "1 new, 0 changed, 0 gone") || !strings.Contains(out, "install test: ") || !strings.Contains(out, sour) {
 		t.Errorf("finalize says %s", out)
 	}
-	lap("without the one, and with the other's wish withdrawn, it is released: " + out)
+	lap("with that wish withdrawn, it is released: " + out)
+}
+
+// built waits until a package is safe.
+func (c *chain) built(cpv string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Minute)
+	defer cancel()
+	err := poll(ctx, func() error {
+		list, err := c.consumer.client.Jobs(ctx, "")
+		for _, j := range list {
+			if j.CPV == cpv && j.State == "safe" {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("%s is not built", cpv))
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // logged looks for a line of the consumer's log with all words.
