@@ -47,20 +47,66 @@ func readHelp(text []byte) compilerHelp {
 func askCompiler(ctx context.Context, cc []string, flags []string) (compilerHelp, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	args := slices.Concat(cc[1:], flags, []string{"-Q", "--help=target"})
-	cmd := exec.CommandContext(ctx, cc[0], args...)
-	cmd.Env = []string{"PATH=" + systemPath, "LC_ALL=C", "HOME=/"}
-	var stderr bytes.Buffer
-	cmd.Stderr = &capped{buf: &stderr, max: 4 << 10}
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	if err != nil {
-		return compilerHelp{}, fmt.Errorf("ask %s what %s means: %w: %s", cc[0], strings.Join(flags, " "), err, lastLine(stderr.String()))
+	ask := func(flags, how []string) (out, errors []byte, err error) {
+		cmd := exec.CommandContext(ctx, cc[0], slices.Concat(cc[1:], flags, how)...)
+		cmd.Env = []string{"PATH=" + systemPath, "LC_ALL=C", "HOME=/"}
+		var text, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &capped{buf: &text, max: 4 << 20}, &capped{buf: &stderr, max: 256 << 10}
+		cmd.WaitDelay = time.Second
+		if err := cmd.Run(); err != nil {
+			return nil, nil, fmt.Errorf("ask %s what %s means: %w: %s", cc[0], strings.Join(flags, " "), err, lastLine(stderr.String()))
+		}
+		return text.Bytes(), stderr.Bytes(), nil
 	}
-	return readHelp(out), nil
+	about, _, err := ask(nil, []string{"--version"})
+	if err != nil {
+		return compilerHelp{}, err
+	}
+	if !bytes.Contains(about, []byte("clang version")) {
+		out, _, err := ask(flags, []string{"-Q", "--help=target"})
+		return readHelp(out), err
+	}
+	// clang has no such list: which processor it takes for itself stands in the
+	// command that it would run, and what that knows in what it predefines.
+	macros, _, err := ask(flags, []string{"-dM", "-E", "-x", "c", "/dev/null"})
+	if err != nil {
+		return compilerHelp{}, err
+	}
+	_, command, err := ask(flags, []string{"-###", "-c", "-x", "c", "/dev/null", "-o", "/dev/null"})
+	return readClang(macros, command), err
 }
 
-// instructions are the options of GCC that let it use instructions which not
+// readClang reads what clang predefines, and the command that it would run.
+func readClang(macros, command []byte) compilerHelp {
+	defined := map[string]bool{}
+	for line := range strings.Lines(string(macros)) {
+		if words := strings.Fields(line); len(words) >= 2 && words[0] == "#define" {
+			defined[words[1]] = true
+		}
+	}
+	h := compilerHelp{on: map[string]bool{}, value: map[string]string{}}
+	for name := range instructions {
+		switch name {
+		case "abm", "3dnow": // clang knows them by no name, or no more
+		case "cx16":
+			h.on[name] = defined["__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16"]
+		case "sahf":
+			h.on[name] = defined["__LAHF_SAHF__"]
+		default:
+			h.on[name] = defined["__"+strings.ToUpper(strings.ReplaceAll(name, ".", "_"))+"__"]
+		}
+	}
+	words := strings.Fields(string(command))
+	for i, w := range words[:max(0, len(words)-1)] {
+		name := map[string][]string{`"-target-cpu"`: {"arch", "cpu"}, `"-tune-cpu"`: {"tune"}}[w]
+		for _, n := range name {
+			h.value[n] = strings.Trim(words[i+1], `"`)
+		}
+	}
+	return h
+}
+
+// instructions are the options of GCC and clang that let them use instructions which not
 // every processor of the architecture has, by the kernel's name of them. What
 // only intrinsics or a kernel use is not among them.
 var instructions = map[string]string{

@@ -1,6 +1,7 @@
 package emerge
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -67,6 +69,9 @@ func evaluate(ctx context.Context, doc *evaluation) (*build.Bundle, error) {
 	if err := e.files(); err != nil {
 		return nil, err
 	}
+	if err := e.nativeFiles(ctx); err != nil {
+		return nil, err
+	}
 	e.selections()
 	if b.Profile == "" && !slices.ContainsFunc(b.Files, func(f build.BundleFile) bool { return strings.HasPrefix(f.Path, "make.profile/") }) {
 		return nil, fmt.Errorf("%w: no profile is chosen: eselect profile list, and eselect profile set", ErrUnusable)
@@ -104,7 +109,6 @@ func (e *evaluator) repos() {
 
 func (e *evaluator) makeConf(ctx context.Context) error {
 	cc := e.compiler()
-	needs := map[string]bool{}
 	names := make([]string, 0, len(e.doc.Conf))
 	for n := range e.doc.Conf {
 		names = append(names, n)
@@ -136,14 +140,8 @@ func (e *evaluator) makeConf(ctx context.Context) error {
 			e.leave(n+": native", "on this machine it is "+strings.Join(machineFlags(resolved), " "))
 			v = resolved
 		}
-		if cc != nil && strings.HasSuffix(n, "FLAGS") {
-			list, err := needsOf(ctx, cc, v)
-			if err != nil {
-				e.leave(n+": its processor", build.OneLine("what it demands is not known: "+err.Error(), 300))
-			}
-			for _, f := range list {
-				needs[f] = true
-			}
+		if strings.HasSuffix(n, "FLAGS") {
+			e.demand(ctx, cc, n, v)
 		}
 		if v != "" {
 			e.b.MakeConf = append(e.b.MakeConf, build.Pair{Name: n, Value: v})
@@ -152,11 +150,53 @@ func (e *evaluator) makeConf(ctx context.Context) error {
 	for _, f := range e.doc.CPUFlags {
 		family, flag, _ := strings.Cut(strings.TrimPrefix(f, "cpu_flags_"), "_")
 		if k := cpuFlag(family, flag); k != "" {
-			needs[k] = true
+			e.b.CPU = append(e.b.CPU, k)
 		}
 	}
-	for f := range needs {
-		e.b.CPU = append(e.b.CPU, f)
+	return nil
+}
+
+// demand notes what a processor must know to run what flags make.
+func (e *evaluator) demand(ctx context.Context, cc []string, where, flags string) {
+	if cc == nil {
+		return
+	}
+	list, err := needsOf(ctx, cc, flags)
+	if err != nil {
+		e.leave(where+": its processor", build.OneLine("what it demands is not known: "+err.Error(), 300))
+	}
+	e.b.CPU = append(e.b.CPU, list...)
+}
+
+// nativeWord is one of nativeFlags as a word of a file.
+var nativeWord = regexp.MustCompile(`-m(arch|cpu|tune)=native\b`)
+
+// nativeFiles resolves native where package.env, a bashrc or a profile of the
+// user's says it: a drone's own processor is not meant there, either.
+func (e *evaluator) nativeFiles(ctx context.Context) error {
+	cc := e.compiler()
+	for i := range e.b.Files {
+		f := &e.b.Files[i]
+		top, _, _ := strings.Cut(f.Path, "/")
+		if !slices.Contains([]string{"env", "bashrc", "profile", "make.profile"}, top) {
+			continue
+		}
+		for _, word := range nativeWord.FindAllString(string(f.Data), -1) {
+			if cc == nil {
+				return fmt.Errorf("%w: %s has %s, and there is no compiler that says what it means", ErrUnusable, f.Path, word)
+			}
+			resolved, err := resolveNative(ctx, cc, word)
+			if err != nil {
+				return fmt.Errorf("%w: %s: %w", ErrUnusable, f.Path, err)
+			}
+			e.leave(f.Path+": native", "on this machine it is "+resolved)
+			f.Data = bytes.Replace(f.Data, []byte(word), []byte(resolved), 1)
+		}
+		for line := range strings.Lines(string(f.Data)) {
+			if name, flags, ok := strings.Cut(line, "="); ok && strings.HasSuffix(strings.TrimSpace(name), "FLAGS") {
+				e.demand(ctx, cc, f.Path, strings.Trim(strings.TrimSpace(flags), `"'`))
+			}
+		}
 	}
 	return nil
 }
@@ -190,7 +230,7 @@ func (e *evaluator) compiler() []string {
 	if words := strings.Fields(e.doc.CC); len(words) > 0 {
 		tries = append(tries, words)
 	}
-	for _, n := range []string{e.doc.Env.CHOST + "-gcc", "gcc"} {
+	for _, n := range []string{e.doc.Env.CHOST + "-gcc", "gcc", e.doc.Env.CHOST + "-clang", "clang"} {
 		tries = append(tries, []string{n})
 	}
 	for _, t := range tries {

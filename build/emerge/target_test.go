@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -151,35 +152,89 @@ func TestATargetIsTheConfigurationItself(t *testing.T) {
 }
 
 func TestNativeIsWrittenOut(t *testing.T) {
+	for _, name := range []string{"gcc", "clang"} {
+		t.Run(name, func(t *testing.T) {
+			path, err := exec.LookPath(name)
+			if err != nil {
+				t.Skipf("SKIPPED: no %s here", name)
+			}
+			cc := []string{path}
+			out, err := resolveNative(t.Context(), cc, "-O2 -march=native -pipe")
+			if err != nil {
+				t.Skipf("SKIPPED: this %s knows no native: %v", name, err)
+			}
+			t.Log(out)
+			if hasNative(out) || !strings.Contains(out, "-march=") || !strings.HasSuffix(out, "-O2 -pipe") {
+				t.Errorf("resolved to %q", out)
+			}
+			// What it says in words is what native means, instruction by instruction.
+			native, err := askCompiler(t.Context(), cc, []string{"-march=native"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			words, err := askCompiler(t.Context(), cc, machineFlags(out))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name := range instructions {
+				if native.on[name] != words.on[name] {
+					t.Errorf("-m%s is %t with native, %t with %s", name, native.on[name], words.on[name], out)
+				}
+			}
+			needs, err := needsOf(t.Context(), cc, "-O2 -march=x86-64-v3")
+			if err == nil && (!slices.Contains(needs, "avx2") || !slices.Contains(needs, "sse2") || slices.Contains(needs, "avx512f")) {
+				t.Errorf("x86-64-v3 needs %v", needs)
+			}
+			// A drone that cannot run it is excluded by what its processor lacks.
+			needs, err = needsOf(t.Context(), cc, out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(needs)
+			target := build.Target{Arch: "amd64", CPU: needs}
+			if runtime.GOARCH == "amd64" && (!target.Runs("amd64", needs) || target.Excludes("amd64", []string{"sse2"}) == "" && len(needs) > 5) {
+				t.Errorf("needs %v", needs)
+			}
+		})
+	}
+}
+
+// TestClangSaysWhatNativeMeans reads what clang 14 printed on a processor that it
+// knows by name.
+func TestClangSaysWhatNativeMeans(t *testing.T) {
+	h := readClang([]byte("#define __AVX2__ 1\n#define __SSE4_1__ 1\n#define __LAHF_SAHF__ 1\n#define __GCC_HAVE_SYNC_COMPARE_AND_SWAP_16 1\n#define __x86_64 1\n"), []byte(
+		"Debian clang version 14.0.6\nTarget: x86_64-pc-linux-gnu\n (in-process)\n \"/usr/lib/llvm-14/bin/clang\" \"-cc1\" \"-triple\" \"x86_64-pc-linux-gnu\" \"-target-cpu\" \"haswell\" \"-target-feature\" \"+avx2\" \"-tune-cpu\" \"generic\"\n"))
+	if h.value["arch"] != "haswell" || h.value["tune"] != "generic" || !h.on["avx2"] || !h.on["sse4.1"] || !h.on["sahf"] || !h.on["cx16"] || h.on["avx512f"] {
+		t.Errorf("%+v", h)
+	}
+	if h = readClang(nil, []byte(`"-target-cpu"`)); h.value["arch"] != "" {
+		t.Errorf("of a command that is cut short: %+v", h)
+	}
+}
+
+// TestNativeInFilesIsWrittenOut: package.env and its like say native, too.
+func TestNativeInFilesIsWrittenOut(t *testing.T) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
 		t.Skip("SKIPPED: no gcc here")
 	}
-	cc := []string{gcc}
-	out, err := resolveNative(t.Context(), cc, "-O2 -march=native -pipe")
+	want, err := resolveNative(t.Context(), []string{gcc}, "-march=native")
 	if err != nil {
 		t.Skipf("SKIPPED: this gcc knows no native: %v", err)
 	}
-	if hasNative(out) || !strings.Contains(out, "-march=") || !strings.HasSuffix(out, "-O2 -pipe") {
-		t.Errorf("resolved to %q", out)
-	}
-	// What it says in words is what native means, instruction by instruction.
-	native, err := askCompiler(t.Context(), cc, []string{"-march=native"})
-	if err != nil {
+	e := evaluator{doc: &evaluation{CC: gcc}, b: &build.Bundle{Files: []build.BundleFile{
+		{Path: "env/fast", Data: []byte("CFLAGS=\"-O3 -march=native\"\nCXXFLAGS=\"${CFLAGS} -mtune=native\"\n")},
+		{Path: "package.env", Data: []byte("cat/a fast\n")}, {Path: "patches/cat/a/x.patch", Data: []byte("+CFLAGS=-march=native\n")},
+	}}}
+	if err := e.nativeFiles(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	words, err := askCompiler(t.Context(), cc, machineFlags(out))
-	if err != nil {
-		t.Fatal(err)
+	got := string(e.b.Files[0].Data)
+	if !strings.Contains(got, "-O3 "+want+"\"") || strings.Contains(got, "native") || !strings.Contains(string(e.b.Files[2].Data), "native") || len(e.b.Left) != 2 {
+		t.Errorf("%q, left %v", got, e.b.Left)
 	}
-	for name := range instructions {
-		if native.on[name] != words.on[name] {
-			t.Errorf("-m%s is %t with native, %t with %s", name, native.on[name], words.on[name], out)
-		}
-	}
-	needs, err := needsOf(t.Context(), cc, "-O2 -march=x86-64-v3")
-	if err == nil && (!slices.Contains(needs, "avx2") || !slices.Contains(needs, "sse2") || slices.Contains(needs, "avx512f")) {
-		t.Errorf("x86-64-v3 needs %v", needs)
+	if runtime.GOARCH == "amd64" && !slices.Contains(e.b.CPU, "sse2") {
+		t.Errorf("a processor needs %v", e.b.CPU)
 	}
 }
 
