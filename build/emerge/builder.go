@@ -182,6 +182,9 @@ func (t *task) layOut(context.Context) error {
 func (t *task) runEnv(pkgdir string) []string {
 	env := t.b.p.environment(t.conf, t.eprefix)
 	env = append(env, "FEATURES="+strings.Join(t.b.p.features(), " "))
+	if t.eprefix != "" && t.b.p.observes() {
+		env = observing(env)
+	}
 	return append(env,
 		"PKGDIR="+pkgdir, "PORTAGE_TMPDIR="+t.dir("tmp"), "PORTAGE_LOGDIR="+t.dir("log"),
 		"EMERGE_LOG_DIR="+t.dir("log"), "MAKEOPTS=-j"+strconv.Itoa(max(t.req.Jobs, 1)),
@@ -334,6 +337,11 @@ func (t *task) emerge(ctx context.Context) error {
 	j := &t.req.Job
 	t.out.say("building %s::%s", j.CPV, j.Repo)
 	t.out.reset()
+	status := ""
+	if t.eprefix != "" { // the machine's own directory is that of every emerge of it
+		status = filepath.Join(t.eprefix, inStatus)
+	}
+	defer t.observe(ctx, t.b.p, status)()
 	return t.run(ctx, t.dir("out"), "--oneshot", "--buildpkgonly", "--autounmask=n",
 		"="+j.CPV.String()+"::"+j.Repo)
 }

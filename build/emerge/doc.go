@@ -112,15 +112,17 @@
 // own; Sweep finds them by the job's directory in their environment or working
 // directory and leaves none, on cancel and after every run.
 //
+// Which phase a build is in, Portage says itself since 3.0.82 (observe.go), in given
+// roots and in a Prefix of the builder's own; an older one, and one in place, its log.
+//
 // # What it does not do
 //
 // It does not remove from a base what nothing needs any more (depclean), and sets the
 // compiler that a target has selected only when a base is updated: a base with
-// another one is declined. It reads phases from the log, not from
-// Portage's own stream of them. Packages of a Prefix carry its path in their metadata; Portage adjusts text
-// files and links when it installs them elsewhere ("Adjusting Prefix"), but
-// not paths that a compiler put into binaries. It keeps no time limits: the
-// caller cancels.
+// another one is declined. Packages of a Prefix carry its path in their metadata;
+// Portage adjusts text files and links when it installs them elsewhere ("Adjusting
+// Prefix"), but not paths that a compiler put into binaries. It keeps no time limits:
+// the caller cancels.
 //
 // # Measured
 //

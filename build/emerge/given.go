@@ -188,7 +188,7 @@ func (m *room) open(ctx context.Context) (err error) {
 	if m.trees, err = HoldTrees(m.req.Repos); err != nil {
 		return machine("%v", err)
 	}
-	for _, d := range []string{"mnt", "out", "packages", "config", "log"} {
+	for _, d := range []string{"mnt", "out", "packages", "config", "log", "run"} {
 		if err := os.MkdirAll(m.dir(d), 0o755); err != nil {
 			return prepare(j, err)
 		}
@@ -638,5 +638,10 @@ func (m *room) emerge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if m.p.observes() {
+		s.Env = observing(s.Env)
+		s.Binds = append(s.Binds, sandbox.Bind{Source: m.dir("run"), Target: inStatus, Write: true})
+	}
+	defer m.observe(ctx, m.p, m.dir("run"))()
 	return m.runEmerge(ctx, s)
 }
