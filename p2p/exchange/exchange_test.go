@@ -402,6 +402,41 @@ func TestConcurrentFetchesOfABlobShareTheWork(t *testing.T) {
 	}
 }
 
+// lateStore has another Fetch bring the blob while this one looks for it.
+type lateStore struct {
+	*castest.Memory
+	once sync.Once
+	then func()
+}
+
+func (l *lateStore) Stat(c cid.Cid) (cas.Info, error) {
+	info, err := l.Memory.Stat(c)
+	l.once.Do(l.then)
+	return info, err
+}
+
+func TestABlobThatAnotherFetchBringsMeanwhileIsNotFetchedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwarm(t, "a")
+		c := s.put(t, castest.Blob(3_000_000, 1))
+		into := castest.NewMemory()
+		other := make(chan error, 1)
+		late := &lateStore{Memory: into, then: func() {
+			go func() { other <- s.f.Fetch(t.Context(), c, []string{"a"}, into) }()
+			synctest.Wait() // it is done, or waits for the one that looks
+		}}
+		if err := s.f.Fetch(t.Context(), c, []string{"a"}, late); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-other; err != nil {
+			t.Fatal(err)
+		}
+		if sent := s.served["a"].Served().Bytes; sent > 4_000_000 {
+			t.Fatalf("%d bytes were sent for 3,000,000", sent)
+		}
+	})
+}
+
 func TestAFullStoreEndsTheFetchWithoutLitter(t *testing.T) {
 	s := newSwarm(t, "a")
 	c := s.put(t, castest.Blob(3_000_000, 1))

@@ -153,30 +153,35 @@ func (f *Fetcher) Fetch(ctx context.Context, c cid.Cid, holders []string, into c
 // begin waits until no other Fetch of c runs. Without a done function there is
 // nothing to do, by err's reason or because the blob is here.
 func (f *Fetcher) begin(ctx context.Context, c cid.Cid, into cas.Store) (done func(), err error) {
+	mine := make(chan struct{})
+	done = func() {
+		f.mu.Lock()
+		delete(f.running, c)
+		f.mu.Unlock()
+		close(mine)
+	}
 	for {
-		if _, err := into.Stat(c); !errors.Is(err, cas.ErrNotFound) {
-			return nil, err
-		}
 		f.mu.Lock()
 		other, busy := f.running[c]
 		if !busy {
-			mine := make(chan struct{})
 			f.running[c] = mine
-			f.mu.Unlock()
-			return func() {
-				f.mu.Lock()
-				delete(f.running, c)
-				f.mu.Unlock()
-				close(mine)
-			}, nil
 		}
 		f.mu.Unlock()
+		if !busy {
+			break
+		}
 		select {
 		case <-other:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+	// Only now: before, another Fetch could have ended in between.
+	if _, err := into.Stat(c); !errors.Is(err, cas.ErrNotFound) {
+		done()
+		return nil, err
+	}
+	return done, nil
 }
 
 // usable orders holders: connected ones first, otherwise as given; without this
