@@ -148,3 +148,49 @@ func TestRealAnotherMachineIsPlannedForAsItWouldItself(t *testing.T) {
 		})
 	}
 }
+
+// TestRealAMachineWhoseRootIsNoPrefixIsPlannedFor: the stand-in is a Prefix, and a
+// Gentoo machine is none; plans and keys are the same.
+func TestRealAMachineWhoseRootIsNoPrefixIsPlannedFor(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: it plans for this machine's own root")
+	}
+	config := func(change func(Config)) (*Portage, string) {
+		cfg := labConfig(t)
+		dir := cfg.EPrefix
+		change(cfg)
+		cfg.EPrefix, cfg.BuildPrefix = "", ""
+		return real(t, cfg), dir
+	}
+	there, _ := config(func(cfg Config) { dressed(t, cfg) })
+	here, dir := config(func(cfg Config) { put(t, cfg, "package.use", "sw-lab/app extra\n") })
+	b, err := there.Evaluate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := Machine{Bundle: b, Repos: map[string]string{}, Installed: published(t, "/", nil)}
+	for _, r := range b.Repos {
+		m.Repos[r.Name] = filepath.Join(dir, "repos", r.Name)
+	}
+	q, err := here.StandIn(t.Context(), t.TempDir(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := PlanRequest{Target: "test", Atoms: []string{"sw-lab/user", "sw-lab/doc", "sw-lab/patched", "sw-lab/self:2"}, Update: true}
+	want, err := there.Plan(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := q.Plan(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, y := planLines(want), planLines(got); !slices.Equal(x, y) || len(want.Jobs) < 6 {
+		t.Errorf("the plans differ:\n%s", lineDiff(strings.Join(x, "\n"), strings.Join(y, "\n")))
+	}
+	for i := range min(len(want.Jobs), len(got.Jobs)) {
+		if want.Jobs[i].Key != got.Jobs[i].Key {
+			t.Errorf("%s has another key: %s", want.Jobs[i].CPV, differ(want.Jobs[i].Preimage, got.Jobs[i].Preimage))
+		}
+	}
+}
