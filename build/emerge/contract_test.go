@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,7 @@ const (
 	labHome     // a machine with packages of the laboratory installed
 	labDressed  // with what a configuration may have
 	labBadWorld // one whose world file has a bad atom of each kind
+	labAlone    // beside the samples alone, with a world of everything that plans stumble over
 )
 
 // A scenario drives Portage and says, in lines, what came of it. The lines
@@ -124,6 +126,7 @@ func scenarios() []scenario {
 			}
 			return planLines(got)
 		}},
+		{"lab-chain", labAlone, chainLines},
 		{"own-older-slot", testRepo, builds("sw-good/slotted:2")},
 		{"choice", testRepo, builds("sw-good/choice")},
 		{"fails", testRepo, builds("sw-bad/fails")},
@@ -186,6 +189,14 @@ func buildLines(t *testing.T, p *Portage, atoms []string) []string {
 	if err != nil {
 		return []string{"error: " + err.Error()}
 	}
+	return buildPlanned(t, p, plan)
+}
+
+// places are directories of one run.
+var places = regexp.MustCompile(`/[^ ]*/tmp/`)
+
+func buildPlanned(t *testing.T, p *Portage, plan *build.Plan) []string {
+	p.Version = "" // what the stream of phases adds to the log depends on the clock
 	b := NewBuilder(p, slog.New(slog.DiscardHandler))
 	files := make(map[build.Key]string)
 	store := t.TempDir()
@@ -202,7 +213,7 @@ func buildLines(t *testing.T, p *Portage, atoms []string) []string {
 		var f *build.Failure
 		switch {
 		case errors.As(err, &f):
-			out = append(out, fmt.Sprintf("build %s phases %v: %v", j.CPV, phases, f))
+			out = append(out, fmt.Sprintf("build %s phases %v: %v", j.CPV, phases, places.ReplaceAllString(f.Error(), "/")))
 			continue
 		case err != nil:
 			t.Fatalf("build %s: %v", j.CPV, err)
@@ -214,6 +225,25 @@ func buildLines(t *testing.T, p *Portage, atoms []string) []string {
 		}
 	}
 	return out
+}
+
+// chainLines plans the world of an empty machine and builds all of it, as the swarm
+// of TestScripts/chain does with the same recordings.
+func chainLines(t *testing.T, p *Portage) []string {
+	req := PlanRequest{Target: "test", Atoms: []string{"@world"}, Update: true, Keep: keepName}
+	plan, err := p.Plan(t.Context(), req)
+	if err != nil {
+		return []string{"error: " + err.Error()}
+	}
+	req.Options = []string{"--with-bdeps=y"} // doctor asks that, too
+	more, err := p.Plan(t.Context(), req)
+	if err != nil {
+		return []string{"error: " + err.Error()}
+	}
+	if _, err := p.Evaluate(t.Context()); err != nil {
+		return []string{"error: " + err.Error()}
+	}
+	return slices.Concat(planLines(plan), buildPlanned(t, p, plan), []string{fmt.Sprintf("with build-time needs %d are wanted", len(more.Want))})
 }
 
 // emulated puts a program "emerge" into a directory: this test binary, which
@@ -252,6 +282,19 @@ func (s scenario) config(t *testing.T) Config {
 		return dressed(t, labConfig(t))
 	case labBadWorld:
 		return labMachine(t, "sw-lab/user sw-lab/picky sw-lab/orphan sw-lab/masked sw-lab/live sw-lab/module sw-lab/hard-b sw-lab/self:2 sw-lab/nowhere no-such/package not-an-atom")
+	case labAlone:
+		cfg, err := DemoConfig(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		repos := filepath.Join(cfg.EPrefix, "repos")
+		if err := errors.Join(emergetest.WriteLab(filepath.Join(repos, "swarm-lab")), WriteConfig(cfg.EPrefix, []Repository{
+			{"swarm-demo", filepath.Join(repos, "swarm-demo")}, {"swarm-lab", filepath.Join(repos, "swarm-lab")},
+		})); err != nil {
+			t.Fatal(err)
+		}
+		put(t, cfg, "../../var/lib/portage/world", emergetest.ChainWorld)
+		return cfg
 	case labHome:
 		return labMachine(t, "sw-lab/loop-b sw-lab/ring sw-lab/user", "sw-lab/loop-a-1.0:0 [loop] DEPEND=sw-lab/loop-b", "sw-lab/loop-b-1.0:0 [] DEPEND=sw-lab/loop-a",
 			"sw-lab/lib-1.0:0/1", "sw-lab/app-1.0:0 [-extra] DEPEND=sw-lab/lib:0/1=;RDEPEND=sw-lab/lib:0/1=;BDEPEND=sw-lab/gen", "sw-lab/gen-1.0:0")

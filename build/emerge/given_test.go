@@ -36,6 +36,7 @@ type lab struct {
 	files map[build.Key]string
 	made  map[build.Key]string // digests of the inputs
 	store string
+	bring []string // archives that every build finds where sources are
 
 	root, rest int64 // milliseconds in all: for roots, and for the rest of builds
 }
@@ -76,6 +77,12 @@ func (l *lab) build(t *testing.T, j build.Job) error {
 	t.Helper()
 	req := request(t, j, l.files)
 	req.Base = l.ref
+	for _, path := range l.bring {
+		to := filepath.Join(req.Dir, "sources", filepath.Base(path))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), copyFile(path, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	began := time.Now()
 	res, err := l.roots.Build(t.Context(), req)
 	if err != nil {
@@ -425,7 +432,40 @@ func TestRealBuiltTwice(t *testing.T) {
 	l.ebuild(t, "clock", "src_compile() { echo 'const char *built = __DATE__ __TIME__; int main(void) { return built[0]; }' > clock.c; cc -O2 -o clock clock.c || die; }\nsrc_install() { dobin clock; }\n")
 	differ := map[string]string{"dated": "usr/share/dated/when", "clock": "usr/bin/clock"}
 	plan := l.plan(t, "app-misc/wordwrap", "app-misc/tally", "sw-good/choice", "sw-hostile/compiled", "sw-hostile/dated", "sw-hostile/clock")
-	other := &lab{p: l.p, bases: l.bases, ref: l.ref, files: map[build.Key]string{}, store: t.TempDir()}
+	found := l.builtTwice(t, plan)
+	for _, j := range plan.Jobs {
+		path, _, _ := strings.Cut(found[j.CPV.Name], ": ")
+		if path != differ[j.CPV.Name] {
+			t.Errorf("%s differs first in %q, want %q", j.CPV, found[j.CPV.Name], differ[j.CPV.Name])
+		}
+	}
+}
+
+// TestRealSourcesBuiltTwice is TestRealBuiltTwice with programs that people use: those
+// whose archives ("hello_2.10.orig.tar.gz") lie in a directory.
+func TestRealSourcesBuiltTwice(t *testing.T) {
+	archives, err := filepath.Glob(filepath.Join(os.Getenv("SWARM_SOURCES"), "*.orig.tar.[gx]z"))
+	if os.Getenv("SWARM_SOURCES") == "" || err != nil || len(archives) == 0 {
+		t.Skip("SKIPPED: wants archives of sources in SWARM_SOURCES")
+	}
+	l := newLab(t)
+	var atoms []string
+	for _, path := range archives {
+		name, _, _ := strings.Cut(filepath.Base(path), "_")
+		l.ebuild(t, name, "src_unpack() { tar -xf "+inDist+"/"+filepath.Base(path)+" --strip-components=1 || die; }\n")
+		atoms = append(atoms, "sw-hostile/"+name)
+	}
+	l.bring = archives
+	plan := l.plan(t, atoms...)
+	l.builtTwice(t, plan)
+}
+
+// builtTwice builds a plan on two drones and says where results first differ, by
+// package.
+func (l *lab) builtTwice(t *testing.T, plan *build.Plan) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	other := &lab{p: l.p, bases: l.bases, ref: l.ref, files: map[build.Key]string{}, store: t.TempDir(), bring: l.bring}
 	other.roots = NewRoots(RootsConfig{Bases: l.bases, Dir: t.TempDir(), Own: l.p, Probed: true, Log: slog.New(slog.DiscardHandler)})
 	equal := 0
 	for _, j := range plan.Jobs {
@@ -459,13 +499,11 @@ func TestRealBuiltTwice(t *testing.T) {
 		if (one == two) != (where == "") {
 			t.Errorf("%s: digests equal %t, first difference %q", j.CPV, one == two, where)
 		}
-		path, _, _ := strings.Cut(where, ": ")
-		if path != differ[j.CPV.Name] {
-			t.Errorf("%s differs first in %q, want %q", j.CPV, where, differ[j.CPV.Name])
-		}
+		found[j.CPV.Name] = where
 		if where != "" {
 			t.Logf("%s differs: %s", j.CPV, where)
 		}
 	}
 	t.Logf("%d of %d packages have equal content digests", equal, len(plan.Jobs))
+	return found
 }

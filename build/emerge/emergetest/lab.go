@@ -60,6 +60,12 @@ var lab = map[string]string{
 	"sw-lab/hangs-1.0":    `slot 0; FAIL sleep 100000`,
 }
 
+// ChainWorld is the world file of a machine that asks for something of everything:
+// subslots and their users, a cycle after PDEPEND, one that a flag opens, a package
+// that needs its own older slot, a choice, an account, one that does not build, and
+// two that no swarm builds.
+const ChainWorld = "sw-lab/user\nsw-lab/python:3.13\nsw-lab/ring\nsw-lab/self:2\nsw-lab/either\nsw-lab/owned\nsw-lab/fails\nsw-lab/live\nsw-lab/module\n"
+
 // labEclass installs what a package saw.
 const labEclass = `# Copyright: Build Swarm. Licence: Apache-2.0
 lab_src_install() {

@@ -119,6 +119,12 @@ func (r *Recorder) run(args []string) (int, error) {
 			continue
 		}
 		name := filepath.Base(path)
+		for n := 2; ; n++ { // another build of the same version
+			if _, err := os.Stat(filepath.Join(r.Dir, name)); errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			name = fmt.Sprintf("%d-%s", n, filepath.Base(path))
+		}
 		run.Blobs[p.hide(path)] = name
 		if err := os.WriteFile(filepath.Join(r.Dir, name), b, 0o644); err != nil {
 			return 0, fmt.Errorf("record package: %w", err)

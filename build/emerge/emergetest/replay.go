@@ -198,7 +198,14 @@ func replay(self string, args []string, stdin io.Reader, stdout, stderr io.Write
 	}
 	run, err := find(a)
 	if err != nil {
-		return 0, err
+		merged, merr := merge(a)
+		if merr != nil {
+			return 0, merr
+		}
+		if merged == nil {
+			return 0, err
+		}
+		run = merged
 	}
 	for file, content := range run.Files {
 		if err := write(p.show(file), []byte(p.show(content))); err != nil {
@@ -255,6 +262,52 @@ func find(a Ask) (*Run, error) {
 		}
 	}
 	return nil, fmt.Errorf("this run was never recorded: %s", want)
+}
+
+// merge puts a run that installs packages without their dependencies together of
+// recorded ones: of each package the entry that a run has written which installed
+// it, whatever else that installed. Which packages a root lacks depends on what was
+// built in it before, and so on who builds what. nil where it is no such run, or one
+// of the packages was never installed.
+func merge(a Ask) (*Run, error) {
+	if !slices.Contains(a.Args, "--usepkgonly") || !slices.Contains(a.Args, "--nodeps") {
+		return nil, nil
+	}
+	files, err := fs.Glob(recorded, "recorded/*/runs.json")
+	if err != nil {
+		return nil, err
+	}
+	out := &Run{Ask: a, Files: map[string]string{}}
+	for _, arg := range a.Args {
+		cpv, ok := strings.CutPrefix(arg, "=")
+		if !ok {
+			continue
+		}
+		entry := "$EROOT/var/db/pkg/" + cpv + "/"
+		found := false
+		for _, f := range files {
+			runs, err := read(f)
+			if err != nil {
+				return nil, err
+			}
+			for i := range runs {
+				r := &runs[i]
+				if found || r.Exit != 0 || !slices.Contains(r.Ask.Args, arg) || !slices.Contains(r.Ask.Args, "--usepkgonly") || !slices.Equal(r.Ask.Repos, a.Repos) {
+					continue
+				}
+				for path, text := range r.Files {
+					if strings.HasPrefix(path, entry) {
+						out.Files[path], found = text, true
+					}
+				}
+				out.Stdout += r.Stdout
+			}
+		}
+		if !found {
+			return nil, nil
+		}
+	}
+	return out, nil
 }
 
 func read(name string) ([]Run, error) {

@@ -23,9 +23,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/emerge"
 	"github.com/build-swarm/swarm/build/emerge/emergetest"
 	"github.com/build-swarm/swarm/build/worker"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/node"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
@@ -50,12 +52,43 @@ func TestMain(m *testing.M) {
 			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: gateBuilders}
 			os.Exit(e.run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 		},
+		// A swarm with the laboratory's ebuilds, and a machine that wants some of all:
+		// see layOutLab.
+		"lab": func() {
+			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: layOutLab}
+			os.Exit(e.run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+		},
 		// A swarm that tells of trouble at once: see TestAlertsThroughRealDaemons.
 		"hasty": func() {
 			e := &env{in: os.Stdin, out: render.To(os.Stdout), err: os.Stderr, adjust: func(cfg *node.Config) { cfg.Alerts.Grace = hastyGrace }}
 			os.Exit(e.run(os.Args, os.Stdin, os.Stdout, os.Stderr))
 		},
 	})
+}
+
+// layOutLab lets a peer plan and build with the emerge in EMERGE for the directory
+// LAB, in Prefixes there: the sample ebuilds and those of the laboratory, and a world
+// that wants some of all.
+func layOutLab(cfg *node.Config) {
+	dir := os.Getenv("LAB")
+	c, err := emerge.DemoConfig(dir)
+	at := func(name string) string { return filepath.Join(dir, "repos", name) }
+	if err == nil {
+		err = errors.Join(emergetest.WriteLab(at("swarm-lab")), emerge.WriteConfig(dir, []emerge.Repository{
+			{Name: "swarm-demo", Path: at("swarm-demo")}, {Name: "swarm-lab", Path: at("swarm-lab")},
+		}), os.WriteFile(filepath.Join(dir, "var/lib/portage/world"), []byte(emergetest.ChainWorld), 0o644))
+	}
+	c.Emerge = os.Getenv("EMERGE")
+	var p *emerge.Portage
+	if err == nil {
+		p, err = emerge.Detect(context.Background(), c)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("lay out the laboratory: %v", err))
+	}
+	planner := daemon.PortagePlanner{Portage: p, Target: "desktop", Snapshots: &daemon.Snapshots{Shelf: cfg.Ground.Shelf}}
+	cfg.Builders, cfg.Pool = map[build.Builder]worker.Builder{build.BuilderPortage: emerge.NewBuilder(p, cfg.Log)}, nil
+	cfg.Planners, cfg.Default, cfg.Ground.Own = map[build.Builder]daemon.Planner{build.BuilderPortage: planner}, build.BuilderPortage, p
 }
 
 func gateBuilders(cfg *node.Config) {
