@@ -151,6 +151,7 @@ type conn struct {
 	held     []byte          // a response header, until its body is there
 	extended time.Time       // when the deadline was moved last
 	raw      syscall.RawConn // nil until it is wanted
+	probe    [1]byte
 }
 
 const (

@@ -21,6 +21,10 @@ func (c *conn) sendPiece(head []byte, f *os.File, off, n int64) (headSent int, s
 		}
 	}
 	in := int(f.Fd())
+	send := unix.Sendfile
+	if c.cached(in, off, n) {
+		send = sendCached
+	}
 	var serr error
 	err = c.raw.Write(func(fd uintptr) bool {
 		for headSent < len(head) {
@@ -36,7 +40,7 @@ func (c *conn) sendPiece(head []byte, f *os.File, off, n int64) (headSent int, s
 		}
 		for sent < n {
 			at := off + sent
-			m, err := unix.Sendfile(int(fd), in, &at, int(n-sent))
+			m, err := send(int(fd), in, &at, int(n-sent))
 			switch {
 			case m > 0:
 				sent += int64(m)

@@ -450,6 +450,7 @@ func TestRealTwoDronesBuildWhatAConsumerNeeds(t *testing.T) {
 	t.Log("a package that a consumer would compile")
 	c.write("/etc/portage/package.use", "sw-lab/app extra\nsw-lab/picky x\n")
 	c.write("/var/lib/portage/world", strings.Join(append(slices.Clone(labWorld), "sw-lab/sour", "sw-lab/picky", "sw-lab/python:3.12"), "\n")+"\n")
+	c.swarm(0, "portage", "setup", "--gateway", info.Gateway[0]) // tells the swarm of its world
 	c.swarm(exitOK, "fresh")
 	c.write("/etc/portage/package.use", "sw-lab/app extra\nsw-lab/picky y\n") // while it is built
 	c.built("sw-lab/picky-1.0")
