@@ -115,6 +115,26 @@
 // Which phase a build is in, Portage says itself since 3.0.82 (observe.go), in given
 // roots and in a Prefix of the builder's own; an older one, and one in place, its log.
 //
+// # Disk, and why there is no ccache in a given root
+//
+// Nothing of a build stays but what has a quota. A job's directory, with its
+// unpacked sources, objects and image, goes when the job ends; what it will take is
+// known before (claims.Replica.Disk). Sources are blobs of the store, under its
+// quota, collected like packages (package sources): a root's DISTDIR is a directory
+// of the job's, so that there is no other place where they could pile up. Cached
+// roots have RootsConfig.Quota, and the least used goes first.
+//
+// A compiler cache would be the one thing that builds write and later builds read.
+// It would have to be writable by every package's own scripts, so that one package
+// could put its objects into another, past key, root list and inputs digest; all
+// that the swarm says of a package rests on these. What it could win is small here:
+// the same key is never compiled twice, a new version compiles below another path,
+// and a rebuild after its dependency's goes to whichever drone is free. So FEATURES
+// ccache, distcc and icecream of a target are off in a root (with ccache in the base,
+// each job would fill a cache that goes with it, and be admitted by its size). They
+// change no key. In place a machine's own settings hold, its ccache with its own
+// max_size and its DISTDIR included: that is what building in place means.
+//
 // # What it does not do
 //
 // It does not remove from a base what nothing needs any more (depclean), and sets the

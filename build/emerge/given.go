@@ -315,6 +315,7 @@ func (m *room) variables() []string {
 	}
 	// What Portage would isolate itself is done already, and proved.
 	features := append(p.features(), "-network-sandbox", "-ipc-sandbox", "-pid-sandbox", "-mount-sandbox", "-cgroup")
+	features = append(features, "-ccache", "-distcc", "-icecream") // see doc.go
 	if p.who.portageUser {
 		features = append(features, "userpriv") // as little as possible as root
 	}

@@ -507,3 +507,19 @@ func (l *lab) builtTwice(t *testing.T, plan *build.Plan) map[string]string {
 	t.Logf("%d of %d packages have equal content digests", equal, len(plan.Jobs))
 	return found
 }
+
+// A compiler cache is written by one build and read by another: see doc.go.
+func TestNoBuildInARootUsesACompilerCache(t *testing.T) {
+	m := &room{p: &Portage{who: identity{uid: 0, portageUser: true, sandbox: true}}}
+	for _, kv := range m.variables() {
+		if list, ok := strings.CutPrefix(kv, "FEATURES="); ok {
+			for _, f := range []string{"-ccache", "-distcc", "-icecream"} {
+				if !slices.Contains(strings.Fields(list), f) {
+					t.Errorf("FEATURES %q lacks %s", list, f)
+				}
+			}
+			return
+		}
+	}
+	t.Error("no FEATURES")
+}
