@@ -91,7 +91,7 @@ func New(cfg Config) (*Agent, error) {
 		orders: newMailbox[Order](), done: make(chan struct{}),
 	}
 	a.seat = newSeat(func() (gossip.Topic, error) { return cfg.Join(a.validate) })
-	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng, Mark: mark}, recs, cfg.Clock.Now())
+	a.replica = claims.NewReplica(claims.Config{Key: cfg.Key, Instance: rng.Uint64() | 1, Settle: cfg.Settle, Rand: rng, Mark: mark, Adopt: cfg.Adopt}, recs, cfg.Clock.Now())
 	return a, nil
 }
 
