@@ -44,3 +44,20 @@ func TestRealRepositoriesThatLackSomething(t *testing.T) {
 		})
 	}
 }
+
+// TestRealALostRepositoryIsNamed: Portage goes on without a repository whose place is
+// not there, with one line on standard error.
+func TestRealALostRepositoryIsNamed(t *testing.T) {
+	cfg := labConfig(t)
+	p := real(t, cfg)
+	if lost, err := p.LostTrees(t.Context()); err != nil || len(lost) > 0 {
+		t.Errorf("nothing is lost, and it says %v, %v", lost, err)
+	}
+	at := filepath.Join(cfg.EPrefix, "repos/swarm-lab")
+	if err := os.Rename(at, at+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if lost, err := p.LostTrees(t.Context()); err != nil || len(lost) != 1 || lost[0].Name != "swarm-lab" || lost[0].Path != at {
+		t.Errorf("it says %v, %v", lost, err)
+	}
+}

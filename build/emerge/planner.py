@@ -15,6 +15,7 @@ Request: {"mode": "probe"}
          {"mode": "seeds", "packages": [{"cpv": ..., "slot": ..., "atoms": [...]}, ...]}
 """
 
+import configparser
 import contextlib
 import io
 import json
@@ -781,6 +782,23 @@ def do_seeds(session, request):
     return {"seeds": out}
 
 
+def lost_repositories(session):
+    """Repositories of repos.conf whose place is not there: Portage goes on without them."""
+    base = os.path.join(session.settings["PORTAGE_CONFIGROOT"], "etc/portage/repos.conf")
+    files = [base]
+    if os.path.isdir(base):
+        files = sorted(os.path.join(d, f) for d, _, names in os.walk(base) for f in names if not f.startswith(".") and not f.endswith("~"))
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    out = []
+    with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
+        parser.read(files, encoding="utf-8")
+        for name in parser.sections():
+            place = parser[name].get("location", "").strip()
+            if place and not os.path.isdir(place):
+                out.append({"name": name, "path": place})
+    return out
+
+
 def do_target(session, request):
     """The configuration itself, as Portage evaluates it."""
     session.keyed = request.get("keyed", [])
@@ -792,6 +810,7 @@ def do_target(session, request):
     return {
         "conf": conf,
         "options": option_words(strip_options(defaults)),
+        "lost": lost_repositories(session),
         "cpu_flags": sorted(x for x in s.get("USE", "").split() if x.startswith("cpu_flags_")),
         "cc": s.get("CC", ""),
         "config": s["PORTAGE_CONFIGROOT"],

@@ -52,6 +52,20 @@ func (p *Portage) Trees(ctx context.Context) ([]Tree, error) {
 	return out, nil
 }
 
+// LostTrees lists the repositories of the configuration whose place is not there, with
+// that: Portage goes on without them.
+func (p *Portage) LostTrees(ctx context.Context) ([]Tree, error) {
+	doc, err := p.evaluated(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the repositories: %w", err)
+	}
+	var out []Tree
+	for _, r := range doc.Lost {
+		out = append(out, Tree{Name: build.OneLine(r.Name, 100), Path: r.Path})
+	}
+	return out, nil
+}
+
 // revisionOf is what says of a repository which one it is. It proves nothing:
 // the digest does.
 func revisionOf(ctx context.Context, dir string) (rev string, stamp int64, git bool) {

@@ -30,6 +30,8 @@ type evaluation struct {
 	ERoot    string      `json:"eroot"`
 	// Options are the default options that choose what emerge wants, in words.
 	Options []string `json:"options"`
+	// Lost are repositories of repos.conf whose place is not there.
+	Lost []repo `json:"lost"`
 }
 
 // Evaluate makes a bundle of the configuration that p drives: Portage evaluates
@@ -447,7 +449,8 @@ func (e *evaluator) userProfile(path string) error {
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return err
+		to, _ := os.Readlink(path) // it is said below
+		return fmt.Errorf("%w: make.profile leads to %q, which is not there: eselect profile list, and eselect profile set", ErrUnusable, to)
 	}
 	if err := e.copy(real, "make.profile", 0); err != nil {
 		return err

@@ -8,12 +8,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 )
@@ -31,13 +33,21 @@ func consumerDoctor(c *cli.Context, e *env) error {
 	}
 	checks := slices.Concat(s.check(c.Context), portageAge(d.Portage), pkgdirFound(d.Winners))
 	if c.Bool("json") {
-		return e.out.JSON(struct {
+		return errors.Join(e.out.JSON(struct {
 			control.Diagnosis
 			Checks []finding `json:"checks"`
-		}{d, checks})
+		}{d, checks}), unwell(checks))
 	}
 	showDiagnosis(e.out, d)
 	showFindings(e.out, checks)
+	return unwell(checks)
+}
+
+// unwell is an error for scripts where something found is bad.
+func unwell(list []finding) error {
+	if slices.ContainsFunc(list, func(f finding) bool { return f.State == badFound }) {
+		return errUnwell
+	}
 	return nil
 }
 
@@ -122,14 +132,18 @@ func (s *portageSetup) check(ctx context.Context) []finding {
 	case err != nil:
 		add("binrepos.conf", badFound, err.Error(), "")
 	case string(text) != now.section(strings.Contains(string(text), madeDir)):
-		add("binrepos.conf", badFound, s.binrepo()+" is not as setup would write it now (another target, gateway or version)", mend+" --target "+s.target)
+		add("binrepos.conf", badFound, s.binrepo()+" is not as setup would write it now (another target, gateway or version)", mend+" --target "+s.target+" --gateway "+s.gateway)
 	default:
 		add("binrepos.conf", wellFound, s.binrepo(), "")
 	}
-	conf, err := os.ReadFile(s.makeConf())
-	if err != nil || !strings.Contains(string(conf), "getbinpkg") {
+	switch on, err := s.getbinpkg(); {
+	case err != nil:
+		add("make.conf", badFound, err.Error()+": emerge cannot read it, either", "")
+	case !on && strings.Contains(readText(s.makeConf()), markBegin):
+		add("make.conf", badFound, "another FEATURES of "+s.makeConfBase()+" takes back the getbinpkg that setup wrote: plain emerge compiles", "write it as FEATURES=\"${FEATURES} ...\", without -getbinpkg")
+	case !on:
 		add("make.conf", badFound, s.makeConf()+" has no FEATURES=getbinpkg: plain emerge compiles", mend)
-	} else {
+	default:
 		add("make.conf", wellFound, s.makeConf(), "")
 	}
 	switch others, err := s.others(); {
@@ -233,10 +247,7 @@ func portageCheckCmd(e *env, flags []cli.Flag) *cli.Command {
 			} else {
 				showFindings(e.out, list)
 			}
-			if slices.ContainsFunc(list, func(f finding) bool { return f.State == badFound }) {
-				return errors.Join(err, errUnwell)
-			}
-			return err
+			return errors.Join(err, unwell(list))
 		},
 	}
 }
@@ -257,6 +268,33 @@ func portageRemoveCmd(e *env, flags []cli.Flag) *cli.Command {
 	}
 }
 
+// writtenURI is the line of our section that says what setup was told.
+var writtenURI = regexp.MustCompile(`(?m)^sync-uri = http://([^/\s]+)/([^/\s]+)/stable$`)
+
+// asWritten takes target and gateway, unless somebody has named them, from what setup
+// wrote: to look whether it is well is not to want the defaults.
+func (s *portageSetup) asWritten(target, gateway bool) {
+	m := writtenURI.FindStringSubmatch(readText(s.binrepo()))
+	if m == nil {
+		return
+	}
+	if !gateway {
+		s.gateway = m[1]
+	}
+	if !target && build.ValidTarget(m[2]) {
+		s.target = m[2]
+	}
+}
+
+// readText is what a file holds; "" for one that cannot be read.
+func readText(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
 // setupOf is what setup, check and remove work on.
 func setupOf(c *cli.Context, e *env) (*portageSetup, error) {
 	s := &portageSetup{ctx: c.Context, root: c.String("root"), client: control.NewClient(c.String("socket")), publish: c.Bool("publish"), etc: filepath.Join(c.String("root"), "etc/portage"),
@@ -266,6 +304,9 @@ func setupOf(c *cli.Context, e *env) (*portageSetup, error) {
 		if s.gateway, err = reachable(noEmpty(c.StringSlice("gateway"))); err != nil {
 			return nil, err
 		}
+	}
+	if c.Command.Name == "check" {
+		s.asWritten(c.IsSet("target"), c.IsSet("gateway"))
 	}
 	if st, err := os.Stat(s.etc); err != nil || !st.IsDir() {
 		return nil, failure("run it on a Gentoo machine, or name its root with --root", "no Portage configuration in %s", s.etc)

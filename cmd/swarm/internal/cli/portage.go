@@ -110,12 +110,14 @@ func (s *portageSetup) binrepo() string  { return filepath.Join(s.binrepos(), "s
 // makeConf is the file that gets FEATURES: make.conf itself, or a file of our
 // own where it is a directory.
 func (s *portageSetup) makeConf() string {
-	path := filepath.Join(s.etc, "make.conf")
+	path := s.makeConfBase()
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		return filepath.Join(path, "zz-swarm.conf")
 	}
 	return path
 }
+
+func (s *portageSetup) makeConfBase() string { return filepath.Join(s.etc, "make.conf") }
 
 func (s *portageSetup) section(newDir bool) string {
 	head := ownHeader + "\n"
@@ -147,6 +149,10 @@ func (s *portageSetup) do(allowOther bool) error {
 	if len(others) > 0 && !allowOther {
 		return failure("comment these out, or add 'getbinpkg-exclude = */*' to their sections (Portage 3.0.78 or later), or use --allow-other",
 			"other binary package hosts are active and their packages would be mixed with the swarm's: %s", strings.Join(others, ", "))
+	}
+	if _, err := s.getbinpkg(); err != nil {
+		// What is written behind it would be part of the quote.
+		return failure("mend it first: emerge cannot read it, either", "read make.conf: %v", err)
 	}
 	dir, err := os.Stat(s.binrepos())
 	if err == nil && !dir.IsDir() {

@@ -114,12 +114,13 @@ func (d *Daemon) VerifyTrees(ctx context.Context) (control.TreesReply, error) {
 }
 
 func (d *Daemon) compareTrees(ctx context.Context, req treesRequest) (control.TreesReply, error) {
-	if _, err := d.portage(); err != nil {
+	pp, err := d.portage()
+	if err != nil {
 		return control.TreesReply{}, err
 	}
 	type peer struct{ id, nick string }
 	var peers []peer
-	err := d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		for _, p := range r.Peers(now) {
 			if p.Live && p.ID != d.Host.Self() {
 				peers = append(peers, peer{p.ID, r.Name(p.ID)})
@@ -174,6 +175,13 @@ func (d *Daemon) compareTrees(ctx context.Context, req treesRequest) (control.Tr
 	self := d.About.Nick
 	for _, t := range own.Trees {
 		reply.Lines = append(reply.Lines, control.TreeLine{Peer: d.Host.Self(), Nick: self, Repo: t.Name, Digest: t.Digest, Revision: t.Revision, Stamp: t.Stamp, State: "ok", Note: "the measure"})
+	}
+	lost, err := pp.Portage.LostTrees(ctx)
+	if err != nil {
+		return control.TreesReply{}, err
+	}
+	for _, t := range lost {
+		reply.Lines = append(reply.Lines, control.TreeLine{Peer: d.Host.Self(), Nick: self, Repo: t.Name, State: "missing", Note: "repos.conf has it in " + build.OneLine(t.Path, 200) + ", which is not there"})
 	}
 	slices.SortFunc(peers, func(a, b peer) int { return cmp.Or(strings.Compare(a.nick, b.nick), strings.Compare(a.id, b.id)) })
 	for _, p := range peers {
