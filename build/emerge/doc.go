@@ -83,7 +83,8 @@
 // PlanNext asks a base's own Portage, inside of the base, what "emerge -uDN" would
 // do there; Grow installs what was built for that above the base, and what changed
 // becomes a layer (package base). The toolchain is a stage of its own: the rest is
-// planned and built on a base that has the new one.
+// planned and built on a base that has the new one. Clean, if asked for, has that
+// Portage take away what @system no longer needs.
 //
 // # Installing in a fresh root
 //
@@ -137,9 +138,8 @@
 //
 // # What it does not do
 //
-// It does not remove from a base what nothing needs any more (depclean), and sets the
-// compiler that a target has selected only when a base is updated: a base with
-// another one is declined. Packages of a Prefix carry its path in their metadata;
+// It sets the compiler that a target has selected only when a base is updated: a base
+// with another one is declined. Packages of a Prefix carry its path in their metadata;
 // Portage adjusts text files and links when it installs them elsewhere ("Adjusting
 // Prefix"), but not paths that a compiler put into binaries. It keeps no time limits:
 // the caller cancels.

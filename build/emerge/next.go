@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge/base"
@@ -115,6 +116,72 @@ func (r *Roots) Grow(ctx context.Context, ref build.BaseRef, bundle *build.Bundl
 		}
 		return use(m.root, upper)
 	})
+}
+
+// Clean has the base's own Portage take away what @system, and what its packages
+// need to run and to be built, no longer needs (emerge --depclean), and has use take
+// what changed: a directory that is gone afterwards. It does not call use where there
+// is nothing to take away. The compiler that the target has selected stays. A clean
+// that would leave the base without Portage, or without one of its toolchain, is an
+// error: the profile names no @system then.
+func (r *Roots) Clean(ctx context.Context, ref build.BaseRef, bundle *build.Bundle, repos map[string]string, log io.Writer,
+	use func(on *base.Root, upper string, gone []build.CPV) error,
+) error {
+	return r.inBase(ctx, worker.Request{Base: ref, Bundle: bundle, Repos: repos, Log: log}, func(m *room) error {
+		dir := m.dir("next")
+		if err := os.MkdirAll(filepath.Join(dir, "fs"), 0o755); err != nil {
+			return err
+		}
+		args := []string{"--depclean", "--with-bdeps=y"}
+		for _, sel := range bundle.Selections {
+			slot, err := build.ParseSlot(sel.Value[strings.LastIndexByte(sel.Value, '-')+1:])
+			if err == nil && sel.Name == "gcc" {
+				args = append(args, "--exclude=sys-devel/gcc:"+slot.Slot)
+			}
+		}
+		s, err := m.spec(dir, "packages", emergeWords(m.p.Emerge, args...)...)
+		if err != nil {
+			return err
+		}
+		s.Env = append(s.Env, "CLEAN_DELAY=0", "CONFIG_PROTECT=-*")
+		if err := m.runEmerge(ctx, s); err != nil {
+			return fmt.Errorf("depclean base %s: %w", ref.Name, err)
+		}
+		upper := filepath.Join(dir, "fs")
+		left, err := base.Packages(m.database(upper)...)
+		if err != nil {
+			return err
+		}
+		gone, err := cleaned(m.root.Manifest.Packages, left)
+		if err != nil {
+			return fmt.Errorf("depclean base %s: %w", ref.Name, err)
+		}
+		if len(gone) == 0 {
+			return nil
+		}
+		return use(m.root, upper, gone)
+	})
+}
+
+// cleaned lists what a clean took away, if a base is left.
+func cleaned(had []build.Installed, left map[build.CPV]base.Package) (gone []build.CPV, err error) {
+	names := map[string]bool{}
+	for cpv := range left {
+		names[cpv.CP()] = true
+		if !slices.ContainsFunc(had, func(p build.Installed) bool { return p.CPV == cpv }) {
+			return nil, fmt.Errorf("%s was not there before", cpv)
+		}
+	}
+	for _, p := range had {
+		if _, ok := left[p.CPV]; ok {
+			continue
+		}
+		if cp := p.CPV.CP(); !names[cp] && (cp == "sys-apps/portage" || slices.Contains(toolchain, cp)) {
+			return nil, fmt.Errorf("it would be left without %s: does the target's profile name it, or what needs it, in @system?", cp)
+		}
+		gone = append(gone, p.CPV)
+	}
+	return gone, nil
 }
 
 // selectCompilers has the base's own tools select what the target has selected.

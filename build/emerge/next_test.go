@@ -30,6 +30,37 @@ func TestTheToolchainOfABaseInTheOrderToUpdateIt(t *testing.T) {
 	}
 }
 
+func TestABaseIsNotCleanedToDeath(t *testing.T) {
+	had := []build.Installed{}
+	for _, cpv := range []string{"app-misc/leaf-1", "sys-apps/portage-3", "sys-devel/gcc-14", "sys-devel/gcc-15"} {
+		c, err := build.ParseCPV(cpv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		had = append(had, build.Installed{CPV: c})
+	}
+	left := func(cpvs ...string) map[build.CPV]base.Package {
+		out := map[build.CPV]base.Package{}
+		for _, s := range cpvs {
+			c, err := build.ParseCPV(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[c] = base.Package{CPV: c}
+		}
+		return out
+	}
+	gone, err := cleaned(had, left("sys-apps/portage-3", "sys-devel/gcc-15"))
+	if err != nil || len(gone) != 2 || gone[0].Name != "leaf" || gone[1].Version != "14" {
+		t.Errorf("gone are %v, %v", gone, err)
+	}
+	for _, rest := range [][]string{{"sys-devel/gcc-15"}, {"sys-apps/portage-3"}, {"sys-apps/portage-3", "sys-devel/gcc-15", "app-misc/new-1"}, {}} {
+		if gone, err := cleaned(had, left(rest...)); err == nil {
+			t.Errorf("of %v %v are gone", rest, gone)
+		}
+	}
+}
+
 // smallRoot copies what Portage needs to run (programs and the libraries that they
 // want, Python, a checkout of Portage) into dir, so that there is a base with a
 // Portage of its own where there is no Gentoo.
@@ -95,6 +126,7 @@ func TestRealBaseIsUpdatedByTheSwarm(t *testing.T) {
 	}
 	libc("1")
 	tool("1")
+	ebuildAt(t, filepath.Join(repos, "swarm-test/sw-good/leaf"), "leaf-1", "src_install() { insinto /usr/share; echo leaf | newins - leaf; }\n")
 	for path, text := range map[string]string{
 		"swarm-test/profiles/categories":       "sw-bad\nsw-good\nsys-libs\n",
 		"swarm-demo/profiles/default/packages": "*sys-libs/glibc\n*sw-good/tool\n",
@@ -117,6 +149,44 @@ func TestRealBaseIsUpdatedByTheSwarm(t *testing.T) {
 	}
 	if last.Manifest.Generation != 2 || len(last.Manifest.Packages) != 2 || len(last.Manifest.Layers) != 4 {
 		t.Errorf("generation %d holds %v in %d layers", last.Manifest.Generation, last.Manifest.Packages, len(last.Manifest.Layers))
+	}
+	// With what has no use in it any more, depclean takes that away and nothing else.
+	upper := t.TempDir()
+	install(t, upper, 0, "sw-good/leaf-1:0")
+	ref, err := l.bases.AddLayer(t.Context(), last, upper, base.Next{Name: "one", Generation: 3, Source: "a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, blobs, _ := shelved(t)
+	trees, err := l.p.Trees(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var snaps []build.Snapshot
+	for _, tree := range trees {
+		blobs[tree.Name] = packed(t, tree.Path)
+		snaps = append(snaps, build.Snapshot{Name: tree.Name, Digest: tree.Digest, CID: tree.Name})
+	}
+	open, err := store.Open(t.Context(), snaps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gone []build.CPV
+	var log bytes.Buffer
+	err = l.roots.Clean(t.Context(), ref, bundle, open, &log, func(on *base.Root, upper string, list []build.CPV) error {
+		gone = list
+		next, err := l.bases.AddLayer(t.Context(), on, upper, base.Next{Name: "one", Generation: 4, Source: "a test"})
+		if err == nil {
+			ref = next
+		}
+		return err
+	})
+	if err != nil || len(gone) != 1 || gone[0].Name != "leaf" {
+		t.Fatalf("gone are %v, %v\n%s", gone, err, log.String())
+	}
+	man, err := l.bases.Manifest(t.Context(), ref)
+	if err != nil || len(man.Packages) != 2 {
+		t.Errorf("left are %v, %v", man, err)
 	}
 }
 

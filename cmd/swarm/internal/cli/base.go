@@ -175,6 +175,7 @@ func showBase(out render.Out, b control.BaseInfo) {
 
 func baseUpdateCmd(e *env) *cli.Command {
 	flags := clientFlags(jsonFlag(), targetFlag(),
+		&cli.BoolFlag{Name: "depclean", Usage: "take away what @system no longer needs, as emerge --depclean does, to run or to be built"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "show what would be built, and build nothing"})
 	return &cli.Command{
 		Name: "update", Usage: "have the swarm build the next generation of a base", ArgsUsage: "NAME", Flags: flags, Before: settings(flags),
@@ -187,7 +188,7 @@ func baseUpdateCmd(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			req := control.BaseUpdate{Name: args[0], Target: c.String("target"), DryRun: c.Bool("dry-run"), Command: "swarm base update --target " + c.String("target") + " " + args[0]}
+			req := control.BaseUpdate{Name: args[0], Target: c.String("target"), Depclean: c.Bool("depclean"), DryRun: c.Bool("dry-run"), Command: "swarm base update --target " + c.String("target") + " " + args[0]}
 			ctx, end := e.waiting(c.Context)
 			info, err := control.NewClient(c.String("socket")).UpdateBase(ctx, req, func(s control.FreshStep) { showStep(e, s) })
 			end()

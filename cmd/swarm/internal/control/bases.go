@@ -22,10 +22,12 @@ type Bases interface {
 
 // BaseUpdate asks for the next generation of a base.
 type BaseUpdate struct {
-	Name    string `json:"name"`
-	Target  string `json:"target"`  // whose configuration says what the base holds
-	DryRun  bool   `json:"dry_run"` // say what would be built
-	Command string `json:"command"` // what was typed, for people
+	Name   string `json:"name"`
+	Target string `json:"target"`  // whose configuration says what the base holds
+	DryRun bool   `json:"dry_run"` // say what would be built
+	// Depclean takes away what @system no longer needs.
+	Depclean bool   `json:"depclean,omitempty"`
+	Command  string `json:"command"` // what was typed, for people
 }
 
 // BaseRequest asks for a base. One of Stage3, From and Host is set.

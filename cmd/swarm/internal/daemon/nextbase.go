@@ -23,6 +23,7 @@ import (
 type roots interface {
 	PlanNext(ctx context.Context, req emerge.NextRequest) (*build.Plan, error)
 	Grow(ctx context.Context, ref build.BaseRef, bundle *build.Bundle, repos map[string]string, add []worker.RootFile, log io.Writer, use func(on *base.Root, upper string) error) error
+	Clean(ctx context.Context, ref build.BaseRef, bundle *build.Bundle, repos map[string]string, log io.Writer, use func(on *base.Root, upper string, gone []build.CPV) error) error
 }
 
 // nextBase is one update of a base under way. The toolchain comes first, as a
@@ -160,6 +161,38 @@ func (n *nextBase) stages(ctx context.Context, man *build.Base) error {
 		if err := n.stage(ctx, s.name, plan); err != nil {
 			return err
 		}
+	}
+	if n.req.Depclean && !n.req.DryRun {
+		return n.clean(ctx)
+	}
+	return nil
+}
+
+// clean takes away what the base no longer needs. An update does not fail for it.
+func (n *nextBase) clean(ctx context.Context) error {
+	n.tell("depclean", "doing", "the base's own Portage looks what nothing needs any more")
+	var log bytes.Buffer
+	ref := n.ask.Base
+	took := 0
+	err := n.roots.Clean(ctx, ref, n.ask.Bundle, n.ask.Repos, &log, func(on *base.Root, upper string, gone []build.CPV) error {
+		took = len(gone)
+		next, err := n.d.Ground.Bases.AddLayer(ctx, on, upper, base.Next{
+			Name: ref.Name, Generation: n.gen, Source: fmt.Sprintf("generation %d, updated by the swarm for target %s", n.gen-1, n.ask.Target),
+		})
+		if err == nil {
+			n.ask.Base = next
+		}
+		return err
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		n.tell("depclean", "warn", "nothing is taken away: %s", build.OneLine(err.Error(), 300))
+	case took == 0:
+		n.tell("depclean", "done", "everything is needed")
+	default:
+		n.tell("depclean", "done", "%s taken away", plural(took, "package"))
 	}
 	return nil
 }

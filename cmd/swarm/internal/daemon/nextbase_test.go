@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sys/unix"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge"
@@ -59,6 +60,30 @@ func (g *grown) Grow(ctx context.Context, ref build.BaseRef, _ *build.Bundle, _ 
 		entry(g.t, upper, f.Entry.CPV, f.Entry.Slot)
 	}
 	return use(on, upper)
+}
+
+// Clean takes away what is named useless, and nothing else.
+func (g *grown) Clean(ctx context.Context, ref build.BaseRef, _ *build.Bundle, _ map[string]string, _ io.Writer, use func(*base.Root, string, []build.CPV) error) error {
+	on, err := g.bases.Open(ctx, ref)
+	if err != nil {
+		return err
+	}
+	upper := g.t.TempDir()
+	var gone []build.CPV
+	for _, p := range on.Manifest.Packages {
+		if p.CPV.Name != "useless" {
+			continue
+		}
+		at := filepath.Join(upper, "var/db/pkg", p.CPV.Category, p.CPV.PF())
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), unix.Mknod(at, unix.S_IFCHR, 0)); err != nil {
+			return err
+		}
+		gone = append(gone, p.CPV)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return use(on, upper, gone)
 }
 
 // entry writes an entry of a package database.
@@ -204,5 +229,90 @@ func TestABaseOfWhichSomethingCannotBeBuiltStaysAsItIs(t *testing.T) {
 	}
 	if bytes.Contains([]byte(err.Error()), []byte("\n")) {
 		t.Error("more than one line")
+	}
+}
+
+func TestWhatABaseNoLongerNeedsIsTakenAway(t *testing.T) {
+	n, g, old, said := update(t, "")
+	g.jobs["@system"] = agenttest.Job(t, "useless")
+	n.req.Depclean = true
+	man, err := g.bases.Manifest(t.Context(), old)
+	if err == nil {
+		err = n.stages(t.Context(), man)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := g.bases.Manifest(t.Context(), n.ask.Base)
+	if err != nil || slices.ContainsFunc(next.Packages, func(p build.Installed) bool { return p.CPV.Name == "useless" }) || len(next.Packages) != 2 {
+		t.Errorf("the base holds %v, %v", next, err)
+	}
+	if last := (*said)[len(*said)-1]; last != "depclean done 1 package taken away" {
+		t.Errorf("said last: %q", last)
+	}
+}
+
+// TestOldGenerationsOfABaseLoseTheirPins but for those that something builds on, or
+// that a person has pinned.
+func TestOldGenerationsOfABaseLoseTheirPins(t *testing.T) {
+	n, g, ref, said := update(t, "")
+	pin := func(ref build.BaseRef, reason string) claims.Event {
+		c, err := ref.CID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return claims.Post{Body: claims.Directive{Verb: claims.VerbPin, Scope: c.String(), Reason: reason}}
+	}
+	gens := []build.BaseRef{ref}
+	for i := range base.KeepGenerations + 2 {
+		on, err := g.bases.Open(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		upper := t.TempDir()
+		entry(t, upper, build.CPV{Category: "app-misc", Name: fmt.Sprintf("p%d", i), Version: "1"}, "0")
+		if ref, err = g.bases.AddLayer(t.Context(), on, upper, base.Next{Name: "b", Generation: i + 1, Source: "a test"}); err == nil {
+			err = g.bases.Name(ref)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		gens = append(gens, ref)
+	}
+	target := build.Target{Name: "desk", Version: 1, State: build.TargetLive, Arch: "amd64", Bundle: "bafkr4iamppe6rjxma5cwactb4x5k3ok62wjmgymhv662sed6giuisem66y", Base: gens[1]}
+	do := func(f func(r *claims.Replica) []claims.Event) {
+		t.Helper()
+		if err := n.d.Agent.Do(t.Context(), func(r *claims.Replica, _ claims.Now) []claims.Event { return f(r) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(func(*claims.Replica) []claims.Event {
+		evs := []claims.Event{claims.Post{Body: claims.NewTarget(target)}, pin(gens[0], "mine")}
+		for _, g := range gens[1:] {
+			evs = append(evs, pin(g, pinBase+"b"))
+		}
+		return evs
+	})
+	if err := n.d.pruneBase(t.Context(), "b", n.tell); err != nil {
+		t.Fatal(err)
+	}
+	var pinned []string
+	do(func(r *claims.Replica) []claims.Event {
+		for _, o := range r.Orders() {
+			pinned = append(pinned, o.Scope)
+		}
+		return nil
+	})
+	for i, ref := range gens {
+		c, err := ref.CID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := i != 2; slices.Contains(pinned, c.String()) != want { // of all it is old, and nobody's
+			t.Errorf("generation %d is pinned: %t, want %t\n%s", i, !want, want, strings.Join(*said, "\n"))
+		}
+	}
+	if n, err := g.bases.Named("b"); err != nil || len(n.Generations) != len(gens)-1 {
+		t.Errorf("the name means %v, %v", n, err)
 	}
 }
