@@ -139,6 +139,20 @@ func finalizeAgain(t *testing.T, pub *Publisher) *Released {
 	return out
 }
 
+func TestWhatWaitsForWhatIsNotBuiltSaysItsName(t *testing.T) {
+	t.Parallel()
+	p := agenttest.Start(t, t.TempDir())
+	pub := publisher(p)
+	lib := version(t, "x/lib-1")
+	app := version(t, "x/app-1", lib)
+	ask(p, "r1", lib, app)
+	built(t, p, app)
+	s, err := pub.Stage(t.Context(), Request{Target: "t"})
+	if want := "x/app-1: needs x/lib-1, which is not in the release\nx/lib-1: is not built yet"; err != nil || heldBack(s.Held) != want {
+		t.Errorf("held back:\n%s\n%v", heldBack(s.Held), err)
+	}
+}
+
 func TestAReplacementThatFailsLeavesWhatIsShown(t *testing.T) {
 	t.Parallel()
 	p := agenttest.Start(t, t.TempDir())

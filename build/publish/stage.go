@@ -55,6 +55,7 @@ type board struct {
 	others    []string        // releases made at once with another: their packages are candidates
 	consumers []release.Subscription
 	names     map[string]string // of peers
+	jobs      map[build.Key]build.CPV
 	memory    release.HeldBack
 }
 
@@ -101,7 +102,7 @@ func (p *Publisher) stage(ctx context.Context, req Request, refused refusals) (*
 		}
 		s.Consumers = append(s.Consumers, release.Consumer{Name: b.names[sub.Peer], Set: set})
 	}
-	opt := release.Options{Target: req.Target, Tree: b.tree, Repos: b.repos, Header: b.header, Consumers: s.Consumers, Out: map[string]string{}}
+	opt := release.Options{Target: req.Target, Tree: b.tree, Repos: b.repos, Header: b.header, Consumers: s.Consumers, Out: map[string]string{}, Names: b.jobs}
 	for _, h := range b.memory.Packages {
 		if refused == nil {
 			opt.Out[h.CID] = h.Reason
@@ -181,7 +182,7 @@ func newcomers(es []release.Entry, prev *release.Manifest, have []release.Entry)
 // look reads what a target's open rounds brought, the newest round first: what
 // it asks for counts, and an older round's build of the same package does not.
 func look(r *claims.Replica, target string, now claims.Now) board {
-	b := board{head: r.Channel(target, release.Stable), seeds: map[string]bool{}, names: map[string]string{}}
+	b := board{head: r.Channel(target, release.Stable), seeds: map[string]bool{}, names: map[string]string{}, jobs: map[build.Key]build.CPV{}}
 	type name struct{ cpv, use string }
 	seen := map[name]bool{}
 	for _, rd := range r.Rounds() {
@@ -197,6 +198,7 @@ func look(r *claims.Replica, target string, now claims.Now) board {
 			b.tree, b.repos = plan.Tree, plan.Repos
 		}
 		for i := range plan.Jobs {
+			b.jobs[plan.Jobs[i].Key] = plan.Jobs[i].CPV
 			for _, in := range plan.Jobs[i].Root.All() {
 				if in.Seed != "" {
 					b.seeds[in.Seed] = true

@@ -19,6 +19,8 @@ type Options struct {
 	// Base lists keys that the target's base gives: needs on them are met
 	// without an entry.
 	Base []build.Key
+	// Names says of keys that are no candidates what they are, for reasons.
+	Names map[build.Key]build.CPV
 	// Without lists keys of the previous release that are not carried over:
 	// their blob is lost, or a person took them out. A candidate with such a
 	// key is taken as if it were new.
@@ -95,6 +97,7 @@ type composer struct {
 	slotOf map[build.Key]string
 	nameOf map[build.Key]build.CPV
 	base   map[build.Key]bool
+	names  map[build.Key]build.CPV // Options.Names
 	held   []Held
 
 	consumers []*consumer
@@ -104,7 +107,7 @@ type composer struct {
 func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 	c := &composer{
 		byKey: map[build.Key]*group{}, slotOf: map[build.Key]string{},
-		nameOf: map[build.Key]build.CPV{}, base: map[build.Key]bool{}, byCP: map[string][]*group{},
+		nameOf: map[build.Key]build.CPV{}, names: opt.Names, base: map[build.Key]bool{}, byCP: map[string][]*group{},
 	}
 	for _, k := range opt.Consumers {
 		c.consumers = append(c.consumers, newConsumer(k))
@@ -256,6 +259,9 @@ func (c *composer) closeNeeds() bool {
 
 func (c *composer) name(k build.Key) string {
 	if cpv, ok := c.nameOf[k]; ok {
+		return cpv.String()
+	}
+	if cpv, ok := c.names[k]; ok {
 		return cpv.String()
 	}
 	return "key " + k.Short()

@@ -34,7 +34,10 @@ func (s *Store) Checks(ctx context.Context, rate int64) iter.Seq2[cas.Info, erro
 				yield(cas.Info{}, ctx.Err())
 				return
 			}
-			if !errors.Is(err, cas.ErrNotFound) && !yield(i, err) {
+			if errors.Is(err, cas.ErrNotFound) && !errors.Is(err, ErrGone) {
+				continue // dropped meanwhile
+			}
+			if !yield(i, err) {
 				return
 			}
 		}
@@ -81,7 +84,7 @@ func (s *Store) Scrub(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err != nil && !errors.Is(err, cas.ErrCorrupt) {
+			if err != nil && !errors.Is(err, cas.ErrCorrupt) && !errors.Is(err, ErrGone) { // of these the store tells
 				s.opts.Log.Warn("blob could not be read", "cid", i.CID, "err", err)
 			}
 			checked = true

@@ -212,6 +212,10 @@ func (s *Store) Put(ctx context.Context, r io.Reader, want cid.Cid) (cas.Info, e
 	return info, nil
 }
 
+// ErrGone says that a blob should be here and its file is not. It wraps
+// cas.ErrNotFound, and is said once: then the store knows that it has it no more.
+var ErrGone = fmt.Errorf("%w: its file is gone", cas.ErrNotFound)
+
 // openBlob opens the file of a blob of the index. A blob whose file somebody
 // removed, or the disk does not give, leaves the index.
 func (s *Store) openBlob(c cid.Cid) (*os.File, error) {
@@ -226,7 +230,7 @@ func (s *Store) openBlob(c cid.Cid) (*os.File, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		s.lose(c, path, stripe, "its file is gone")
-		return nil, cas.ErrNotFound
+		return nil, ErrGone
 	case failing(err):
 		s.unreadable(c, err)
 	}

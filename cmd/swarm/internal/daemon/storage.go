@@ -45,7 +45,8 @@ func (s Storage) Fsck(ctx context.Context, tell func(control.FsckStep) error) er
 	}, s.Mend, tell)
 }
 
-// Fsck checks a store. mend fetches a blob that was damaged.
+// Fsck checks a store. mend fetches a blob that the store has no more: it was
+// damaged, its file is gone, or the disk does not give it.
 func Fsck(ctx context.Context, store *disk.Store, name func(cid.Cid) string, mend func(context.Context, cid.Cid) error, tell func(control.FsckStep) error) error {
 	u, err := store.Usage()
 	if err != nil {
@@ -60,9 +61,10 @@ func Fsck(ctx context.Context, store *disk.Store, name func(cid.Cid) string, men
 		step.Checked++
 		step.CheckedBytes += i.Size
 		d := control.Damage{CID: i.CID.String(), Name: name(i.CID), Size: i.Size}
+		_, there := store.Stat(i.CID)
 		switch {
 		case err == nil:
-		case errors.Is(err, cas.ErrCorrupt):
+		case errors.Is(err, cas.ErrCorrupt), errors.Is(err, disk.ErrGone), errors.Is(there, cas.ErrNotFound):
 			if err := mend(ctx, i.CID); err != nil {
 				d.Reason = build.OneLine(err.Error(), 300)
 				step.Lost = append(step.Lost, d)
@@ -161,7 +163,8 @@ func blobNames(r *claims.Replica) map[[32]byte]string {
 	return out
 }
 
-// pinned finds what a pin is about: a CID, a package by its name, or a channel.
+// pinned finds what a pin is about: a CID, a package by its name, a channel, or a
+// release as TARGET/NUMBER.
 func (d *Daemon) pinned(ctx context.Context, name string) (c cid.Cid, called string, err error) {
 	if c, err := cas.Parse(name); err == nil {
 		return c, name, nil
@@ -173,6 +176,11 @@ func (d *Daemon) pinned(ctx context.Context, name string) (c cid.Cid, called str
 				text, called = ch.Release, fmt.Sprintf("release %d of %s/%s", ch.Version, ch.Target, ch.Name)
 			}
 		}
+		for _, l := range r.Releases("") {
+			if name == fmt.Sprintf("%s/%d", l.Target, l.Number) {
+				text, called = l.Release, fmt.Sprintf("release %d of %s", l.Number, l.Target)
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -181,7 +189,7 @@ func (d *Daemon) pinned(ctx context.Context, name string) (c cid.Cid, called str
 	if text == "" {
 		f, err := d.find(ctx, name)
 		if err != nil {
-			return cid.Undef, "", &control.Error{Kind: control.KindNotFound, Message: fmt.Sprintf("no package, target or blob %q", build.OneLine(name, 80)), Hint: "swarm jobs and swarm status list them; a CID works, too"}
+			return cid.Undef, "", &control.Error{Kind: control.KindNotFound, Message: fmt.Sprintf("no package, target or blob %q", build.OneLine(name, 80)), Hint: "swarm jobs lists packages; a release is TARGET/NUMBER, from swarm releases; a CID works, too"}
 		}
 		err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 			if o, _ := r.Good(f.key, now); o != nil {
