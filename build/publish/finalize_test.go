@@ -208,6 +208,22 @@ func TestWhatAPersonKeepsOutStaysOut(t *testing.T) {
 	}
 }
 
+func TestWhatIsTakenOutOfTheShownReleaseIsNamed(t *testing.T) {
+	t.Parallel()
+	p := agenttest.Start(t, t.TempDir())
+	pub := publisher(p)
+	lib := version(t, "x/lib-1")
+	app := version(t, "x/app-1", lib)
+	ask(p, "r1", lib, app)
+	built(t, p, lib)
+	built(t, p, app)
+	finalize(t, pub)
+	s, err := pub.Stage(t.Context(), Request{Target: "t", Without: []build.Atom{{Category: "x", Name: "lib"}}})
+	if err != nil || heldBack(s.Held) != "x/app-1: needs x/lib-1, which is not in the release" {
+		t.Errorf("held back %q, %v", heldBack(s.Held), err)
+	}
+}
+
 func TestPackagesThatAreNotWhatTheirBuilderSaysAreRefused(t *testing.T) {
 	t.Parallel()
 	p := agenttest.Start(t, t.TempDir())

@@ -158,9 +158,11 @@ func newComposer(prev *Manifest, candidates []Entry, opt Options) *composer {
 	}
 	if prev != nil {
 		for _, e := range prev.Entries {
-			if !without[e.Key] {
-				add(e, true)
+			if without[e.Key] {
+				c.nameOf[e.Key] = e.CPV
+				continue
 			}
+			add(e, true)
 		}
 	}
 	sorted := slices.Clone(candidates)

@@ -78,6 +78,9 @@ func showFinalize(e *env, r control.FinalizeReply, dry bool) {
 	if r.InstallTest != "" {
 		o.Printf("install test: %s\n", render.Clean(r.InstallTest))
 	}
+	if r.RolledBack {
+		o.Printf("it was rolled back: what is built next waits for swarm finalize, too\n")
+	}
 	if r.Released {
 		o.Printf("\nNEXT ACTION: %s\n", o.Styled(render.Strong, "swarm update, on each machine that installs from it"))
 	}

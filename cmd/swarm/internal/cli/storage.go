@@ -196,7 +196,7 @@ func pinCmd(e *env, name, use string, off bool) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: use, ArgsUsage: "WHAT", Flags: flags, Before: settings(flags),
 		Description: "WHAT is a built package (category/name, or with its version), a target or target/channel\n" +
-			"(the release that it shows now), or a CID. The pin stands on the board: every peer keeps it.",
+			"(the release that it shows now), TARGET/NUMBER (a release of swarm releases), or a CID. The pin stands on the board: every peer keeps it.",
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, 1, 1, "one package, release or CID")
 			if err != nil {

@@ -96,6 +96,9 @@ type FinalizeReply struct {
 	// Consumers are those whose installed packages were looked at, by nickname.
 	Consumers []string `json:"consumers"`
 	Refused   string   `json:"refused"` // why a gate let nothing through
+	// RolledBack: the channel shows an older release because a person wanted it, so
+	// that nothing is released by itself.
+	RolledBack bool `json:"rolled_back"`
 	// InstallTest says in a line what came of the install test by another peer;
 	// "" when none was due.
 	InstallTest string `json:"install_test"`

@@ -61,6 +61,8 @@ type Collector struct {
 	Source func(build.Source) (cid.Cid, bool)
 	// Bases are those that are unpacked here; what nothing refers to goes. nil = none.
 	Bases *base.Store
+	// Changed fires when the board has changed; nil = nobody says so.
+	Changed <-chan struct{}
 	// File remembers since when blobs are garbage, across restarts.
 	File string
 	Log  *slog.Logger
@@ -74,6 +76,7 @@ type Collector struct {
 	ledger *replication.Ledger
 	roots  Roots
 	marked time.Time
+	refers uint64                 // what refersTo said when remark found them
 	since  map[[32]byte]time.Time // of what nobody refers to
 }
 
@@ -90,10 +93,22 @@ func (c *Collector) Serve() {
 func (c *Collector) Run(ctx context.Context) error {
 	t := time.NewTimer(time.Minute) // the board is complete by then
 	defer t.Stop()
+	var soon <-chan time.Time // a look at what changed; nil = nothing did
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-c.Changed:
+			if soon == nil {
+				soon = time.After(remarkAfter)
+			}
+			continue
+		case <-soon:
+			soon = nil
+			if err := c.remark(ctx); err != nil && ctx.Err() == nil {
+				c.Log.Debug("what matters is not known anew", "error", err)
+			}
+			continue
 		case <-t.C:
 			t.Reset(collectEvery)
 		}

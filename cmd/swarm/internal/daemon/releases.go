@@ -117,7 +117,12 @@ func (d *Daemon) Finalize(ctx context.Context, req control.FinalizeRequest) (con
 		reply.Released, reply.Number, reply.CID = true, out.Listing.Number, out.Shown.Release
 		return reply, nil
 	case out != nil && errors.Is(err, publish.ErrNothing):
-		return staged(&out.Staged), nil
+		reply := staged(&out.Staged)
+		err := d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+			reply.RolledBack = r.RolledBack(req.Target)
+			return nil
+		})
+		return reply, err
 	case out != nil && errors.Is(err, publish.ErrRefused):
 		reply := staged(&out.Staged)
 		reply.Refused = strings.TrimPrefix(err.Error(), publish.ErrRefused.Error()+": ")

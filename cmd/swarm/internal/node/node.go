@@ -208,7 +208,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 	n.installs.Serve()
 	n.publisher.Install = n.installs.InstallElsewhere
 	n.garbage = &daemon.Collector{Board: n.board, Net: n.host, Store: n.store, Holdings: n.holdings, Fetch: fetch, BuildOnly: !cfg.Stores, Wanted: publish.WantedHere(n.board, n.store, fetch),
-		File: filepath.Join(cfg.State, "garbage.json"), Log: cfg.Log, Source: cfg.Ground.Sources.Here, Bases: cfg.Ground.Bases}
+		File: filepath.Join(cfg.State, "garbage.json"), Log: cfg.Log, Source: cfg.Ground.Sources.Here, Bases: cfg.Ground.Bases, Changed: n.board.Changed()}
 	n.garbage.Serve()
 	n.copies = replicator.New(replicator.Config{Input: n.garbage.Input, Fetcher: fetcher.Limited(cfg.CopyRate), Store: n.store, Log: cfg.Log, Every: n.quiet.Every,
 		Stored: func(i cas.Info) { n.holdings.Later(i.CID) }})
