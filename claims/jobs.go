@@ -40,6 +40,7 @@ type JobInfo struct {
 	Epoch    uint64
 	Beat     BeatJob
 	Copies   int   // live holders of the artifact
+	Wanted   int   // copies that make it safe, once there is one
 	Work     int64 // estimate in core-milliseconds; the median of Estimate
 	Estimate Estimate
 	// MemoryMiB and DiskMiB are what the build is expected to want; 0 = unknown.
@@ -90,20 +91,6 @@ func Whole(estimate, invested, done int64, deviation float64, measured bool) int
 	weight := deviation * deviation / (deviation*deviation + far*far)
 	told := float64(invested) * 1000 / float64(done)
 	return max(invested+1, int64(math.Exp((1-weight)*math.Log(float64(estimate))+weight*math.Log(told))))
-}
-
-// CopiesWanted is R: three, or as many as there are peers that store.
-const CopiesWanted = 3
-
-// WantedCopies is how many copies make a blob safe in this swarm, as it is now.
-func (r *Replica) WantedCopies(now Now) int {
-	n := 0
-	for id, p := range r.peers {
-		if p.beat.Stores && r.live(id, now) {
-			n++
-		}
-	}
-	return max(1, min(CopiesWanted, n))
 }
 
 // Good returns the canonical good outcome of a key: the oldest that a live
@@ -405,15 +392,15 @@ func (r *Replica) SurveyRound(id string, now Now) []JobInfo {
 }
 
 type survey struct {
-	r     *Replica
-	now   Now
-	need  int // copies that make safe
-	infos map[build.Key]*JobInfo
-	order []build.Key
+	r      *Replica
+	now    Now
+	takers []taker
+	infos  map[build.Key]*JobInfo
+	order  []build.Key
 }
 
 func (r *Replica) newSurvey(now Now) *survey {
-	return &survey{r: r, now: now, need: r.WantedCopies(now), infos: map[build.Key]*JobInfo{}}
+	return &survey{r: r, now: now, takers: r.takers(now), infos: map[build.Key]*JobInfo{}}
 }
 
 func (s *survey) addRound(id string) {
@@ -453,7 +440,7 @@ func (s *survey) derive(js *keyState) {
 	}
 	if info.Copies > 0 {
 		info.State = JobAvailable
-		if info.Copies >= s.need {
+		if info.Wanted = s.wanted(info.Good, info.Copies); info.Copies >= info.Wanted {
 			info.State = JobSafe
 		}
 		return

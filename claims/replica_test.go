@@ -30,7 +30,7 @@ func newPeer(n int, now Now) *Replica {
 func synced(n int, now Now) *Replica {
 	r := newPeer(n, now)
 	r.synced = true
-	r.Step(now, Report{Beat{Nick: fmt.Sprintf("peer%d", n), Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}})
+	r.Step(now, Report{Beat{Nick: fmt.Sprintf("peer%d", n), Slots: 1, Speed: 1000, Accepting: true, Stores: true, StoreFree: 1 << 40, Builders: []build.Builder{build.BuilderSample}}})
 	return r
 }
 

@@ -198,7 +198,7 @@ func (h *house) happen(d *drone) {
 
 // run is one turn of a drone's daemon.
 func (h *house) run(d *drone) {
-	beat := claims.Beat{Nick: "server", Slots: 1, Cores: 1, Speed: 1000, Accepting: true, Steady: true, Stores: true, DiskMiB: 1 << 20,
+	beat := claims.Beat{Nick: "server", Slots: 1, Cores: 1, Speed: 1000, Accepting: true, Steady: true, Stores: true, StoreFree: 1 << 40, DiskMiB: 1 << 20,
 		Builders: []build.Builder{build.BuilderSample}}
 	level := guest.Full
 	if d.guest != nil {

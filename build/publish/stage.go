@@ -220,7 +220,7 @@ func look(r *claims.Replica, target string, now claims.Now) board {
 			if info.State == claims.JobSafe {
 				b.entries = append(b.entries, entryOf(info))
 			} else {
-				b.held = append(b.held, Held{info.Job.CPV, info.Job.USE, unsafe(info, now, r)})
+				b.held = append(b.held, Held{info.Job.CPV, info.Job.USE, unsafe(info, r)})
 			}
 		}
 		if all {
@@ -241,10 +241,10 @@ func look(r *claims.Replica, target string, now claims.Now) board {
 }
 
 // unsafe says why a job's package cannot enter yet.
-func unsafe(info claims.JobInfo, now claims.Now, r *claims.Replica) string {
+func unsafe(info claims.JobInfo, r *claims.Replica) string {
 	switch info.State {
 	case claims.JobAvailable:
-		return fmt.Sprintf("has %d of the %d copies that make it safe", info.Copies, r.WantedCopies(now))
+		return fmt.Sprintf("has %d of the %d copies that make it safe", info.Copies, info.Wanted)
 	case claims.JobBlocked:
 		if n := len(info.Failures); n > 0 {
 			return "does not build: " + build.OneLine(info.Failures[n-1].Reason, 200)

@@ -12,7 +12,7 @@ import (
 
 func TestABuildShowsItsPhasesAndThatItIsProvisional(t *testing.T) {
 	now := claims.Now{Wall: wall, Boot: 100_000}
-	me, drones := seenBy(t, now, claims.Beat{Nick: "nas", Slots: 1, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}})
+	me, drones := seenBy(t, now, claims.Beat{Nick: "nas", Slots: 1, Accepting: true, Stores: true, StoreFree: 1 << 40, Builders: []build.Builder{build.BuilderSample}})
 	j := job("app", 1000)
 	me.Step(now, claims.Post{Body: claims.NewRound(build.Round{ID: "r1", Target: "t", Priority: build.Normal, Requester: me.Self(), State: build.RoundOpen, Counter: 1,
 		Created: uint64(me.Stamp(now)), Jobs: 1, Plan: &build.Plan{Target: "t", Jobs: []build.Job{*j}}})})

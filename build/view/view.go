@@ -399,7 +399,7 @@ func blobCounts(r *claims.Replica, peers []claims.Peer, s *Snapshot) map[string]
 	storing := 0
 	for _, p := range peers {
 		live[p.ID] = p.Live
-		if p.Live && p.Beat.Stores {
+		if p.Live && p.Beat.Takes(0) {
 			storing++
 		}
 	}

@@ -167,7 +167,7 @@ func TestARootThatIsNotKeptMakesABuildLonger(t *testing.T) {
 		}
 		x = newBench(t, t.TempDir(), b)
 		x.Do(func(*claims.Replica, claims.Now) []claims.Event {
-			report := claims.Beat{Nick: "me", Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}
+			report := claims.Beat{Nick: "me", Slots: 1, Speed: 1000, Accepting: true, Stores: true, StoreFree: 1 << 40, Builders: []build.Builder{build.BuilderSample}}
 			report.Roots, report.InstallMS = x.worker.KeptRoots()
 			return []claims.Event{claims.Report{Beat: report}}
 		})

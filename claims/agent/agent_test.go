@@ -50,7 +50,7 @@ func (a *alarms) String() string {
 }
 
 func willing(nick string) claims.Event {
-	return claims.Report{Beat: claims.Beat{Nick: nick, Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}}
+	return claims.Report{Beat: claims.Beat{Nick: nick, Slots: 1, Speed: 1000, Accepting: true, Stores: true, StoreFree: 1 << 40, Builders: []build.Builder{build.BuilderSample}}}
 }
 
 // threeClocks runs three drones of which the last has a clock that is wrong.

@@ -71,7 +71,7 @@ func newDrone(n *Node, speed int64, slots int) *drone {
 func (d *drone) report() claims.Beat {
 	b := claims.Beat{
 		Nick: d.n.Name, Slots: d.slots, Cores: int(d.speed / 1000), Speed: d.speed, DiskMiB: 1 << 20, Accepting: d.slots > 0,
-		Steady: true, Stores: true, Builders: []build.Builder{build.BuilderSample},
+		Steady: true, Stores: true, StoreFree: 1 << 40, Builders: []build.Builder{build.BuilderSample},
 	}
 	if d.n.w.Affinity {
 		b.Roots, b.InstallMS = d.kept(), rootEach

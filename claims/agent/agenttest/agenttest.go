@@ -72,7 +72,7 @@ func Start(t testing.TB, dir string) *Peer {
 	go func() { p.ended <- p.Board.Run(ctx) }()
 	t.Cleanup(p.Stop)
 	p.Do(func(*claims.Replica, claims.Now) []claims.Event {
-		return []claims.Event{claims.Report{Beat: claims.Beat{Nick: "me", Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}}}
+		return []claims.Event{claims.Report{Beat: claims.Beat{Nick: "me", Slots: 1, Speed: 1000, Accepting: true, Stores: true, StoreFree: 1 << 40, Builders: []build.Builder{build.BuilderSample}}}}
 	})
 	return p
 }

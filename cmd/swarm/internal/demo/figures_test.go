@@ -55,7 +55,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.pass(11_000) // a peer that hears nobody waits before it writes
 	for n := range w.peers {
-		w.step(n, claims.Report{Beat: claims.Beat{Nick: fmt.Sprint(n), Slots: 1, Speed: 1000, Accepting: true, Stores: true, Builders: []build.Builder{build.BuilderSample}}})
+		w.step(n, claims.Report{Beat: claims.Beat{Nick: fmt.Sprint(n), Slots: 1, Speed: 1000, Accepting: true, Stores: true, StoreFree: 1 << 40, Builders: []build.Builder{build.BuilderSample}}})
 	}
 	for n := range 3 {
 		pre := []build.Facet{{Name: "n", Value: fmt.Sprint(n)}}
