@@ -70,15 +70,16 @@ func Left(estimate, invested int64) int64 {
 // more than the steps it counts.
 func DoneDeviation(done int64, measured bool) float64 {
 	far := -math.Log(float64(min(999, max(1, done))) / 1000)
+	each := doneCounted
 	if measured {
-		return doneLeast + doneMeasured*far
+		each = doneMeasured
 	}
-	return doneLeast + doneCounted*far
+	return math.Hypot(doneLeast, each*far)
 }
 
 // What a log tells of a build that is done by a part x of its whole is wrong by
 // these, the latter two for each factor of e that x is below 1.
-const doneLeast, doneMeasured, doneCounted = 0.03, 0.13, 0.25
+const doneLeast, doneMeasured, doneCounted = 0.03, 0.12, 0.25
 
 // Whole is how long a build takes in all, in milliseconds, by its estimate, which
 // is off by a deviation of its logarithm, and by what its log tells (done, as in

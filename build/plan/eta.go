@@ -7,11 +7,12 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/claims"
+	"github.com/build-swarm/swarm/claims/hlc"
 )
 
 // Range is when something ends, in milliseconds from now: of ten such forecasts
-// one ends before Low and one after High.
-type Range struct{ Low, High int64 }
+// one ends before Low, five before Median, and one after High.
+type Range struct{ Low, Median, High int64 }
 
 // How many schedules Ends computes: as many as fit into drawCost job-drone
 // pairs, so that a look at a large round stays quick.
@@ -29,20 +30,21 @@ const (
 // Carlo method of PERT, Van Slyke 1963). Two errors are drawn: each job's own,
 // which cancel over hundreds of jobs, and one that all estimates have in common,
 // which does not. How great they are is learned from what these rounds have
-// built so far.
+// built so far. A drone is chosen by what is expected of a job and not by what is
+// drawn, or the schedule would know of the giants before anybody does.
 //
 // It decides nothing, so it may use floats. The draws follow from the keys, so
 // that the same board gives the same range, and the range does not jump about
 // while nothing happens.
 func Ends(jobs []claims.JobInfo, peers []claims.Peer) map[string]Range {
 	f := newForecast(jobs, peers)
-	m := newModel(jobs, peers)
-	rounds := map[string][]float64{}
 	n := min(mostDraws, max(leastDraws, drawCost/max(1, len(jobs)*len(peers))))
+	m := newModel(jobs, peers, n)
+	rounds := map[string][]float64{}
 	for draw := range n {
 		end := map[string]int64{}
-		m.draw(draw)
-		f.run(m.left, m.work, m.setup, func(i int32, a Assignment) {
+		m.begin(draw)
+		f.run(m.left, m.work, int64(float64(m.setup)*m.pace), func(i int32, a Assignment) {
 			for _, id := range jobs[i].Rounds {
 				end[id] = max(end[id], a.Finish)
 			}
@@ -58,12 +60,10 @@ func Ends(jobs []claims.JobInfo, peers []claims.Peer) map[string]Range {
 	return out
 }
 
-// rangeOf takes the ends for lognormal, and widens the range for how few there
-// are.
+// rangeOf takes the ends for lognormal.
 func rangeOf(logs []float64) Range {
 	mean, dev := meanOf(logs)
-	z := normal90 * (1 + 1/float64(len(logs)))
-	return Range{Low: int64(math.Exp(mean - z*dev)), High: int64(math.Exp(mean + z*dev))}
+	return Range{Low: int64(math.Exp(mean - endReach*dev)), Median: int64(math.Exp(mean)), High: int64(math.Exp(mean + endReach*dev))}
 }
 
 func meanOf(v []float64) (mean, dev float64) {
@@ -77,20 +77,28 @@ func meanOf(v []float64) (mean, dev float64) {
 	return mean, math.Sqrt(dev / max(1, float64(len(v)-1)))
 }
 
-// normal90 is the 90th percentile of the normal distribution.
-const normal90 = 1.2816
+// endReach is how many deviations of the drawn ends the range reaches. That of a
+// normal distribution, 1.28, holds 85 of 100 simulated rounds, and this 81.
+const endReach = 1.1
 
 // model says how the cost of builds lies about what is expected of it.
 type model struct {
-	jobs   []claims.JobInfo
-	at     map[build.Key]int32
-	errs   [2]wrong // of planned and of measured estimates
-	curse  curse
-	slower wrong              // of builds against the cores' measured speed
-	speed  map[string]float64 // of each drone's slots, core-ms per ms
-	setup  int64              // ms that each build takes whatever it costs
-	number uint64
-	factor [3]float64 // of the common errors, in this draw; the last of what nothing is known of
+	jobs             []claims.JobInfo
+	at               map[build.Key]int32
+	errs             [2]wrong // of planned and of measured estimates
+	curse            curse
+	slower           wrong              // of builds against the cores' measured speed
+	speed            map[string]float64 // of each drone's slots, core-ms per ms
+	tried            bool               // builds have ended, so that the machines' pace is known
+	setup            int64              // ms that each build takes whatever it costs
+	drift, driftBias float64            // by how much all of it changes, in logarithms
+	pace             float64            // that, in this draw
+	factor           [3]float64         // of the common errors, in this draw; the last of what nothing is known of
+
+	draw   int         // which one it is
+	shares [][]float64 // of each job, per draw
+	common [4][]float64
+	crowd  crowd
 }
 
 // wrong is how a kind of estimate is wrong, in logarithms: all together by
@@ -103,14 +111,17 @@ type tally struct{ n, sum, square float64 }
 
 const tallyPrior = 4
 
-func (t *tally) add(truth, expected float64) {
+func (t *tally) add(truth, expected float64) { t.addAs(truth, expected, 1) }
+
+// addAs counts what was seen as so many builds.
+func (t *tally) addAs(truth, expected, n float64) {
 	if truth <= 0 || expected <= 0 {
 		return
 	}
 	x := math.Log(truth / expected)
-	t.n++
-	t.sum += x
-	t.square += x * x
+	t.n += n
+	t.sum += n * x
+	t.square += n * x * x
 }
 
 func (t *tally) wrong(own, unsure float64) wrong {
@@ -121,6 +132,9 @@ func (t *tally) wrong(own, unsure float64) wrong {
 		mean := t.sum / t.n
 		e.own = math.Sqrt((max(0, t.square-t.n*mean*mean) + tallyPrior*own*own) / (t.n + tallyPrior))
 		noise := e.own * e.own / t.n
+		// What is seen may be far from what was thought possible: then it was
+		// thought too small (empirical Bayes).
+		unsure = math.Sqrt(max(unsure*unsure, mean*mean-noise))
 		e.bias = mean * unsure * unsure / (unsure*unsure + noise)
 		unsure = math.Sqrt(unsure * unsure * noise / (unsure*unsure + noise))
 	}
@@ -135,11 +149,19 @@ const (
 	unknownOwn                  = 1.2
 	measuredOwn, measuredUnsure = 0.25, 0.1
 	leastUnsure                 = 0.03 // no schedule comes out as it was forecast
-	slowerOwn, slowerUnsure     = 0.1, 0.05
 )
 
-func newModel(jobs []claims.JobInfo, peers []claims.Peer) *model {
-	m := &model{jobs: jobs, at: make(map[build.Key]int32, len(jobs)), speed: make(map[string]float64, len(peers))}
+func newModel(jobs []claims.JobInfo, peers []claims.Peer, draws int) *model {
+	m := &model{jobs: jobs, at: make(map[build.Key]int32, len(jobs)), speed: make(map[string]float64, len(peers)), shares: make([][]float64, len(jobs))}
+	order := make([]int, draws)
+	for i := range jobs {
+		if !jobs[i].State.Done() {
+			m.shares[i] = stratified(hashKey(jobs[i].Job.Key), draws, order)
+		}
+	}
+	for k := range m.common {
+		m.common[k] = stratified(uint64(k), draws, order)
+	}
 	for i := range peers {
 		b := &peers[i].Beat
 		m.speed[peers[i].ID] = float64(b.Speed) / float64(max(1, b.Slots)) / 1000
@@ -153,7 +175,6 @@ func newModel(jobs []claims.JobInfo, peers []claims.Peer) *model {
 		}
 	}
 	var raw, planned tally
-	type wall struct{ took, computed float64 } // ms
 	var walls []wall
 	for i := range jobs {
 		info := &jobs[i]
@@ -163,7 +184,7 @@ func newModel(jobs []claims.JobInfo, peers []claims.Peer) *model {
 		}
 		raw.add(float64(info.Good.CoreMillis), guessOf(info))
 		if s := m.speed[info.Good.Peer]; s > 0 && info.Good.Millis > 0 {
-			walls = append(walls, wall{float64(info.Good.Millis), float64(info.Good.CoreMillis) / s})
+			walls = append(walls, wall{took: float64(info.Good.Millis), computed: float64(info.Good.CoreMillis) / s, ended: hlc.Time(info.Good.Started).Millis() + info.Good.Millis})
 		}
 	}
 	own = raw.wrong(own, plannedUnsure).own
@@ -181,22 +202,9 @@ func newModel(jobs []claims.JobInfo, peers []claims.Peer) *model {
 	}
 	m.errs = [2]wrong{planned.wrong(own, plannedUnsure), measured.wrong(measuredOwn, measuredUnsure)}
 	m.errs[1].unsure = max(m.errs[1].unsure, leastUnsure)
-	// A build takes the time of its set-up and of what no core makes faster,
-	// and that of its work: the small ones tell the first, all the second.
-	slices.SortFunc(walls, func(a, b wall) int { return cmp.Compare(a.computed, b.computed) })
-	if small := walls[:len(walls)/2]; len(small) >= tallyPrior {
-		over := make([]float64, len(small))
-		for i, w := range small {
-			over[i] = w.took - w.computed
-		}
-		slices.Sort(over)
-		m.setup = max(0, int64(over[len(over)/2]))
-	}
-	var slower tally
-	for _, w := range walls {
-		slower.add(w.took-float64(m.setup), w.computed)
-	}
-	m.slower = slower.wrong(slowerOwn, slowerUnsure)
+	m.learnMachines(walls)
+	m.overdue()
+	m.crowd = m.newCrowd()
 	return m
 }
 
@@ -211,15 +219,18 @@ func guessOf(info *claims.JobInfo) float64 {
 // curse is the winner's: of guesses with errors the great ones are mostly too
 // great, and it is the great ones that decide when a round ends. How much too
 // great follows from how the guesses lie (Tweedie's formula, Efron 2011): where
-// most others are smaller, the truth is smaller.
+// most others are smaller, the truth is smaller. That others lie there also makes
+// it surer.
 type curse struct {
 	least float64
 	log   []float64 // correction per bin
+	dev   []float64 // factor of the deviation per bin
 }
 
 const (
 	curseBin   = 0.1 // of the logarithm
 	curseWidth = 0.5 // of the kernel that smooths the density
+	curseSure  = 0.4 // of the variance is left at the least
 )
 
 func newCurse(guesses []float64, own float64) (c curse) {
@@ -232,29 +243,46 @@ func newCurse(guesses []float64, own float64) (c curse) {
 	for _, x := range guesses {
 		count[bin(x)]++
 	}
-	c.log = make([]float64, len(count))
+	c.log, c.dev = make([]float64, len(count)), make([]float64, len(count))
 	for i := range count {
-		var density, slope float64
+		var density, slope, bend float64
 		for j, n := range count {
 			d := float64(j-i) * curseBin / curseWidth
 			w := n * math.Exp(-d*d/2)
 			density += w
 			slope += w * d / curseWidth
+			bend += w * (d*d - 1) / (curseWidth * curseWidth)
 		}
-		if density > 0 {
-			c.log[i] = own * own * slope / density
-		}
+		slope, bend = slope/density, bend/density // the bin's own neighbours make the density more than 0
+		c.log[i] = own * own * slope
+		c.dev[i] = math.Sqrt(max(curseSure, min(1, 1+own*own*(bend-slope*slope))))
 	}
 	return c
 }
 
+// bin of a job's guess; ok is false where there is none.
+func (c *curse) bin(info *claims.JobInfo) (i int, ok bool) {
+	if info.Job.CoreMillis <= 0 || len(c.log) == 0 {
+		return 0, false
+	}
+	i = int((math.Log(float64(info.Job.CoreMillis)) - c.least) / curseBin)
+	return min(max(0, i), len(c.log)-1), true
+}
+
 // factor by which a guess is to be corrected.
 func (c *curse) factor(info *claims.JobInfo) float64 {
-	if info.Job.CoreMillis <= 0 || len(c.log) == 0 {
-		return 1
+	if i, ok := c.bin(info); ok {
+		return math.Exp(c.log[i])
 	}
-	i := int((math.Log(float64(info.Job.CoreMillis)) - c.least) / curseBin)
-	return math.Exp(c.log[min(max(0, i), len(c.log)-1)])
+	return 1
+}
+
+// sure is the factor of a guess's deviation.
+func (c *curse) sure(info *claims.JobInfo) float64 {
+	if i, ok := c.bin(info); ok {
+		return c.dev[i]
+	}
+	return 1
 }
 
 // factorOf is what an estimate is to be multiplied with in this draw, but for
@@ -269,59 +297,33 @@ func (m *model) factorOf(info *claims.JobInfo) float64 {
 	return m.factor[0] * m.curse.factor(info)
 }
 
-func (m *model) draw(n int) {
-	m.number = uint64(n)
-	common := m.slower.bias + m.slower.unsure*m.normal(2)
+func (m *model) begin(n int) {
+	m.draw = n
+	m.pace = math.Exp(m.driftBias + m.drift*normalAt(m.common[3][n]))
+	common := m.slower.bias + m.slower.unsure*normalAt(m.common[2][n])
+	common += math.Log(m.pace)
 	m.factor[2] = math.Exp(common)
 	for k, e := range m.errs {
-		m.factor[k] = math.Exp(common + e.bias + e.unsure*m.normal(uint64(k)))
+		m.factor[k] = math.Exp(common + e.bias + e.unsure*normalAt(m.common[k][n]))
 	}
+	m.crowd.draw(n)
 }
 
 // spread is the deviation of the logarithm of a job's cost.
 func (m *model) spread(info *claims.JobInfo) float64 {
-	switch {
-	case info.Estimate.Measured:
+	if info.Estimate.Measured {
 		return info.Estimate.Deviation()
-	case unknown(info):
-		return unknownOwn
 	}
-	return m.errs[0].own
-}
-
-// unknown reports a job of which nothing at all is known: it may be any package
-// of a desktop. Most are small, and one in sixty is a giant that takes fifty
-// times the median, which no normal distribution of logarithms foresees. Nothing
-// is learned of such jobs from those that are built already, either: the small
-// ones end first.
-func unknown(info *claims.JobInfo) bool { return !info.Estimate.Measured && info.Job.CoreMillis <= 0 }
-
-// unknownWide makes of Student's distribution with two degrees of freedom one
-// whose middle is that of a normal one; unknownMost cuts its ends.
-const unknownWide, unknownMost = 2. / 3, 6.
-
-// quantile of how many deviations the logarithm of a job's cost is off, share its
-// inverse.
-func quantile(info *claims.JobInfo, u float64) float64 {
-	if !unknown(info) {
-		return normalAt(u)
-	}
-	return max(-unknownMost, min(unknownMost, unknownWide*(2*u-1)/math.Sqrt(2*u*(1-u))))
-}
-
-func share(info *claims.JobInfo, z float64) float64 {
-	if !unknown(info) {
-		return normalShare(z)
-	}
-	z /= unknownWide
-	return 0.5 + z/(2*math.Sqrt(2+z*z))
+	return m.errs[0].own * m.curse.sure(info)
 }
 
 // work draws what a job costs in all, in core-milliseconds.
 func (m *model) work(i int32) int64 {
-	info := &m.jobs[i]
-	z := quantile(info, uniform(hashKey(info.Job.Key), m.number))
-	return max(1, int64(float64(info.Work)*m.factorOf(info)*math.Exp(m.spread(info)*z)))
+	info, u := &m.jobs[i], m.shares[i][m.draw]
+	if unknown(info) {
+		return max(1, int64(m.crowd.quantile(u)*m.factor[2]))
+	}
+	return max(1, int64(float64(info.Work)*m.factorOf(info)*math.Exp(math.Hypot(m.spread(info), m.slower.own)*normalAt(u))))
 }
 
 // left draws how long a build that is under way still takes. One that has gone
@@ -329,16 +331,21 @@ func (m *model) work(i int32) int64 {
 // from the tail of the distribution.
 func (m *model) left(j *claims.BeatJob) int64 {
 	i, ok := m.at[j.Key]
-	if !ok || j.LeftMS <= 0 {
+	if !ok || j.LeftMS <= 0 || m.shares[i] == nil {
 		return remaining(j)
 	}
-	info := &m.jobs[i]
+	info, u := &m.jobs[i], m.shares[i][m.draw]
+	s, told := m.speed[info.Holder], j.Done > 0 && j.Done < 1000 && j.InvestedMS > 0
+	if unknown(info) && !told && s > 0 {
+		// Any package of a desktop that takes longer than this one has taken.
+		worked := float64(j.InvestedMS-m.setup) * s / m.factor[2]
+		return max(1, int64(m.crowd.beyond(worked, u)*m.factor[2]/s)+m.setup-j.InvestedMS)
+	}
 	// What its drone expects of the whole build. Of one that is overdue it says a
 	// quarter more at once (claims.Left), since a schedule needs one figure; here
 	// the tail of the distribution tells, about what was expected at first.
 	whole := float64(j.InvestedMS + j.LeftMS)
-	told := j.Done > 0 && j.Done < 1000 && j.InvestedMS > 0
-	if s := m.speed[info.Holder]; s > 0 {
+	if s > 0 {
 		first := float64(info.Work)/s + float64(m.setup)
 		switch {
 		case told:
@@ -347,28 +354,48 @@ func (m *model) left(j *claims.BeatJob) int64 {
 			whole = min(whole, first)
 		}
 	}
-	whole *= m.factorOf(info)
-	d := m.spread(info)
+	// The set-up is no part of what the estimate is wrong by.
+	setup := min(whole, float64(m.setup))
+	whole = setup*m.pace + (whole-setup)*m.factorOf(info)
+	d := math.Hypot(m.spread(info), m.slower.own)
 	if told {
-		// Two words on the logarithm of the whole: the estimate's and the log's.
+		// Two words on the logarithm of the whole: the estimate's and the log's. Of
+		// a package of which nothing is known the log's alone.
 		far := claims.DoneDeviation(j.Done, info.Estimate.Measured)
 		weight := d * d / (d*d + far*far)
+		if unknown(info) {
+			weight = 1
+		}
 		whole = math.Exp((1-weight)*math.Log(max(1, whole)) + weight*math.Log(float64(j.InvestedMS)*1000/float64(j.Done)))
-		d *= math.Sqrt(1 - weight)
+		d = far * math.Sqrt(weight)
 	}
 	if d < 0.01 {
 		return max(1, int64(whole)-j.InvestedMS)
 	}
 	over := 0.0 // the share of builds that would be over
 	if j.InvestedMS > 0 {
-		over = share(info, math.Log(float64(j.InvestedMS)/whole)/d)
+		over = normalShare(math.Log(float64(j.InvestedMS)/whole) / d)
 	}
-	u := over + (1-over)*uniform(hashKey(j.Key), m.number)
-	return max(1, int64(whole*math.Exp(d*quantile(info, min(u, 1-1e-9))))-j.InvestedMS)
+	u = over + (1-over)*u
+	return max(1, int64(whole*math.Exp(d*normalAt(min(u, 1-1e-9))))-j.InvestedMS)
 }
 
-// normal draws from the normal distribution, the same for the same key and draw.
-func (m *model) normal(key uint64) float64 { return normalAt(uniform(key, m.number)) }
+// stratified draws n numbers between 0 and 1, one of each nth part and in an order
+// that follows from the key (a Latin hypercube, McKay et al. 1979): one build that
+// decides the end has all of its distribution in 32 draws, where independent ones
+// would be a tenth wider or narrower than it, and the same at every look. order is
+// scratch for n numbers.
+func stratified(key uint64, n int, order []int) []float64 {
+	out := make([]float64, n)
+	for i := range out {
+		out[i], order[i] = uniform(key, uint64(i)), i
+	}
+	slices.SortFunc(order[:n], func(a, b int) int { return cmp.Compare(out[a], out[b]) })
+	for rank, i := range order[:n] {
+		out[i] = (float64(rank) + uniform(^key, uint64(i))) / float64(n)
+	}
+	return out
+}
 
 func uniform(key, number uint64) float64 {
 	h := mix(mix(key, 0x9e3779b97f4a7c15), (number+1)*0xbf58476d1ce4e5b9)

@@ -16,10 +16,23 @@ func about(j *build.Job, s claims.JobState, factor int64) claims.JobInfo {
 	return i
 }
 
+// tried are jobs behind builds that took what drone "p", of one core, was expected
+// to take: what it is worth is known.
+func tried(jobs ...claims.JobInfo) []claims.JobInfo {
+	var out []claims.JobInfo
+	for n := range int64(40) {
+		i := about(job(fmt.Sprint("tried", n), 100_000+10_000*n), claims.JobSafe, 1)
+		i.Others = i.Job.CoreMillis
+		i.Good = &claims.Result{Peer: "p", Outcome: build.Outcome{Millis: i.Job.CoreMillis, CoreMillis: i.Job.CoreMillis}}
+		out = append(out, i)
+	}
+	return append(out, jobs...)
+}
+
 func TestARangeIsAsWideAsTheEstimateIsUnsure(t *testing.T) {
 	j := job("a", 600_000)
 	peers := []claims.Peer{peer("p", 1000)}
-	sure, unsure := Ends([]claims.JobInfo{about(j, claims.JobReady, 1)}, peers)["r"], Ends([]claims.JobInfo{about(j, claims.JobReady, 3)}, peers)["r"]
+	sure, unsure := Ends(tried(about(j, claims.JobReady, 1)), peers)["r"], Ends(tried(about(j, claims.JobReady, 3)), peers)["r"]
 	if sure.Low < 480_000 || sure.High > 720_000 || sure.Low > 600_000 || sure.High < 600_000 {
 		t.Errorf("a build of 600 s ends after %d to %d ms", sure.Low, sure.High)
 	}
@@ -33,8 +46,8 @@ func TestErrorsOfManyJobsCancel(t *testing.T) {
 	for n := range 100 {
 		jobs = append(jobs, about(job(fmt.Sprint(n), 6_000), claims.JobReady, 3))
 	}
-	got := Ends(jobs, []claims.Peer{peer("p", 1000)})["r"]
-	if one := Ends(jobs[:1], []claims.Peer{peer("p", 1000)})["r"]; (got.High-got.Low)*one.High > (one.High-one.Low)*got.High/2 {
+	got := Ends(tried(jobs...), []claims.Peer{peer("p", 1000)})["r"]
+	if one := Ends(tried(jobs[0]), []claims.Peer{peer("p", 1000)})["r"]; (got.High-got.Low)*one.High > (one.High-one.Low)*got.High/2 {
 		t.Errorf("a hundred jobs end after %d to %d ms, one after %d to %d", got.Low, got.High, one.Low, one.High)
 	}
 }
@@ -57,7 +70,7 @@ func TestABuildThatIsJustOverdueIsExpectedSoonIfItsEstimateIsSure(t *testing.T) 
 	i.Holder, i.Work = "p", 600_000
 	i.Estimate.Low, i.Estimate.High = 528_000, 682_000 // a deviation of 0.1
 	i.Beat = claims.BeatJob{Key: j.Key, Compiling: true, InvestedMS: 606_000, LeftMS: claims.Left(600_000, 606_000)}
-	got := Ends([]claims.JobInfo{i}, []claims.Peer{peer("p", 1000, i.Beat)})["r"]
+	got := Ends(tried(i), []claims.Peer{peer("p", 1000, i.Beat)})["r"]
 	if mid := (got.Low + got.High) / 2; mid < 20_000 || mid > 120_000 || got.High > 240_000 {
 		t.Errorf("a build took 606 s instead of 600 +-60: it ends after %d to %d ms more", got.Low, got.High)
 	}
@@ -160,5 +173,73 @@ func TestALogTellsMoreThanAnEstimate(t *testing.T) {
 	}
 	if counted := ends(500, false); counted.High-counted.Low <= ends(500, true).High-ends(500, true).Low {
 		t.Error("steps that were only counted are believed as much as the course of an earlier log")
+	}
+}
+
+// A machine that others use, or that measured itself wrongly: the first builds
+// tell, and one that should be over tells before any has ended.
+func TestSlowMachinesAreNoticed(t *testing.T) {
+	peers := []claims.Peer{peer("p", 1000)}
+	ends := func(jobs ...claims.JobInfo) Range { return Ends(jobs, peers)["r"] }
+	var todo []claims.JobInfo
+	for n := range 20 {
+		todo = append(todo, about(job(fmt.Sprint(n), 30_000), claims.JobReady, 2))
+	}
+	if r := ends(todo...); r.High > 1_200_000 {
+		t.Errorf("600 s of work end after %d to %d ms", r.Low, r.High)
+	}
+	var slow []claims.JobInfo
+	for n := range int64(8) {
+		i := about(job(fmt.Sprint("slow", n), 30_000), claims.JobSafe, 2)
+		i.Others = 30_000
+		i.Good = &claims.Result{Peer: "p", Outcome: build.Outcome{Millis: 150_000, CoreMillis: 30_000}}
+		slow = append(slow, i)
+	}
+	if r := ends(append(slow, todo...)...); r.Low > 3_000_000 || r.High < 3_000_000 || r.Low < 1_800_000 {
+		t.Errorf("where all builds took five times as long, 600 s of work end after %d to %d ms", r.Low, r.High)
+	}
+	late := todo[0]
+	late.State, late.Holder = claims.JobBuilding, "p"
+	late.Beat = claims.BeatJob{Key: late.Job.Key, Compiling: true, InvestedMS: 200_000, LeftMS: claims.Left(30_000, 200_000)}
+	peers = []claims.Peer{peer("p", 1000, late.Beat)}
+	if r := ends(append([]claims.JobInfo{late}, todo[1:]...)...); r.High < 1_200_000 {
+		t.Errorf("with the first build at six times its estimate, 600 s of work end after %d to %d ms", r.Low, r.High)
+	}
+}
+
+// Nobody knows anything of 600 packages: those that ended are small, since the
+// large ones take longer, and still giants are to come.
+func TestOfUnknownPackagesTheSmallEndFirst(t *testing.T) {
+	var jobs []claims.JobInfo
+	for n := range int64(200) {
+		j := job(fmt.Sprint(n), 0)
+		i := about(j, claims.JobReady, 1)
+		i.Estimate, i.Work = claims.Estimate{Low: 100_000, Median: claims.DefaultWork, High: 2_000_000}, claims.DefaultWork
+		if n < 60 {
+			i.State = claims.JobSafe
+			i.Good = &claims.Result{Peer: "p", Outcome: build.Outcome{Millis: 20_000 + n*500, CoreMillis: 20_000 + n*500}}
+		}
+		jobs = append(jobs, i)
+	}
+	r := Ends(jobs, []claims.Peer{peer("p", 1000)})["r"]
+	small := int64(140 * 35_000)
+	if r.Low < small/2 || r.Low > 10*small || r.High < 2*small || r.High > 140*claims.DefaultWork*8 {
+		t.Errorf("140 of 200 packages, of which 60 took half a minute, end after %d to %d s", r.Low/1000, r.High/1000)
+	}
+}
+
+// Whatever a board says, a forecast is one of numbers.
+func TestAForecastOfNonsenseIsNoNonsense(t *testing.T) {
+	i := about(job("a", 0), claims.JobBuilding, 1)
+	i.Holder, i.Work = "p", claims.DefaultWork
+	for _, b := range []claims.BeatJob{{InvestedMS: 1 << 40, LeftMS: 1}, {LeftMS: 1}, {InvestedMS: 1, LeftMS: 1 << 40, Done: 999}, {InvestedMS: 5, LeftMS: 5, Done: 1}} {
+		for _, measured := range []bool{false, true} {
+			b.Key = i.Job.Key
+			i.Beat, i.Estimate.Measured = b, measured
+			r := Ends([]claims.JobInfo{i}, []claims.Peer{peer("p", 1000, b)})["r"]
+			if r.Low < 0 || r.Median < r.Low || r.High < r.Median {
+				t.Errorf("%+v: %+v", b, r)
+			}
+		}
 	}
 }

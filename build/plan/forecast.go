@@ -69,6 +69,7 @@ func (f *forecast) run(left func(*claims.BeatJob) int64, work func(i int32) int6
 		info := &f.jobs[i]
 		t := f.s.taskOf(info.Job, info.For, work(i), info.MemoryMiB, info.DiskMiB)
 		t.setup = setup
+		t.costs, t.work = t.work, max(1, info.Work)
 		if a, ok := f.s.place(&v, &t, notBefore); ok {
 			f.finish[i] = a.Finish
 			each(i, a)

@@ -97,6 +97,7 @@ type task struct {
 	key      build.Key
 	hash     uint64
 	work     int64 // core-milliseconds
+	costs    int64 // what it will turn out to cost, in a forecast that draws it; 0 = work
 	setup    int64 // milliseconds that no core makes shorter
 	memory   int64
 	disk     int64
@@ -290,6 +291,9 @@ func (s *Scheduler) place(v *View, t *task, notBefore int64) (Assignment, bool) 
 	}
 	if best.d == nil {
 		return Assignment{}, false
+	}
+	if t.costs > 0 {
+		best.finish += (t.costs - t.work) * 1000 / best.d.speed
 	}
 	best.d.free[0] = best.finish
 	for i := 1; i < len(best.d.free) && best.d.free[i] < best.d.free[i-1]; i++ {

@@ -115,3 +115,34 @@ func TestOneIssueForEachRootCause(t *testing.T) {
 		t.Errorf("%d failed packages with %d jobs, %d jobs are blocked: %+v", failed, held, d.Rounds[0].Blocked, d.Issues)
 	}
 }
+
+func TestATimelineAsItStood(t *testing.T) {
+	s := viewtest.New(viewtest.Options{Drones: 4, Jobs: 60, Failures: 2})
+	now := view.Look(s.Replica, s.Now).Timeline
+	whole, all := now.At(now.NowMS)
+	if whole.NowMS != now.NowMS || all.Built == 0 || all.Failed == 0 || all.Building == 0 {
+		t.Fatalf("now: %+v", all)
+	}
+	before := view.Stood{}
+	for n := int64(1); n <= 10; n++ {
+		at := now.StartMS + (now.NowMS-now.StartMS)*n/10
+		past, stood := now.At(at)
+		if stood.Built < before.Built || stood.Failed < before.Failed || stood.Building > 4*4 {
+			t.Errorf("at %d tenths %+v, a tenth before %+v", n, stood, before)
+		}
+		before = stood
+		for _, l := range past.Lanes {
+			for _, b := range l.Bars {
+				if later := b.StartMS > at; later != (b.Kind == view.BarForecast) {
+					t.Errorf("at %d tenths a build from %d to %d is %s", n, b.StartMS-at, b.EndMS-at, b.Kind)
+				}
+			}
+		}
+	}
+	if before != all {
+		t.Errorf("at the end %+v, now %+v", before, all)
+	}
+	if early, stood := now.At(0); stood.Built != 0 || early.NowMS != now.StartMS {
+		t.Errorf("before it began: %+v", stood)
+	}
+}

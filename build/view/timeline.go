@@ -55,6 +55,38 @@ type Bar struct {
 	Note    string    `json:"note"` // phase, or why it failed
 }
 
+// Stood counts builds at a time: what had ended, and what was under way.
+type Stood struct{ Built, Failed, Building int }
+
+// At is the timeline as it stood at a time between its start and now. What came
+// after it, or is still expected, is a BarForecast; a build that ran then is a
+// BarRunning up to its end, as it is known today. There is no long pole: it was
+// another one then.
+func (t *Timeline) At(ms int64) (out Timeline, n Stood) {
+	out = *t
+	out.NowMS, out.Pole, out.Lanes = min(max(ms, t.StartMS), t.NowMS), []build.Key{}, make([]Lane, len(t.Lanes))
+	for i, ln := range t.Lanes {
+		ln.Bars = slices.Clone(ln.Bars)
+		for k := range ln.Bars {
+			b := &ln.Bars[k]
+			b.Pole = false
+			switch {
+			case b.StartMS > out.NowMS:
+				b.Kind = BarForecast
+			case b.EndMS > out.NowMS:
+				b.Kind = BarRunning
+				n.Building++
+			case b.Kind == BarFailed:
+				n.Failed++
+			case b.Kind == BarDone:
+				n.Built++
+			}
+		}
+		out.Lanes[i] = ln
+	}
+	return out, n
+}
+
 // timeline lays the builds out.
 func (l *look) timeline() Timeline {
 	t := Timeline{Rounds: []string{}, NowMS: l.now.Wall, Lanes: []Lane{}, Pole: []build.Key{}}

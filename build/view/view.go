@@ -112,7 +112,7 @@ type Round struct {
 	Waiting   int    `json:"waiting"`
 	Blocked   int    `json:"blocked"`
 	Unfit     int    `json:"unfit"`
-	LeftMS    int64  `json:"left_ms"` // of the forecast; 0 when done or unknown
+	LeftMS    int64  `json:"left_ms"` // as likely more as less; 0 when done or unknown
 	// Of ten forecasts one ends before LeftLowMS and one after LeftHighMS.
 	LeftLowMS  int64 `json:"left_low_ms"`
 	LeftHighMS int64 `json:"left_high_ms"`
@@ -298,7 +298,7 @@ func (l *look) rounds() []Round {
 	}
 	for id, end := range plan.Ends(l.infos, l.peers) {
 		if rd := open[id]; rd != nil {
-			rd.LeftLowMS, rd.LeftHighMS = end.Low, end.High
+			rd.LeftLowMS, rd.LeftMS, rd.LeftHighMS = end.Low, end.Median, end.High
 		}
 	}
 	for i := range l.recent {

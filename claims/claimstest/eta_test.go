@@ -2,16 +2,21 @@ package claimstest
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/plan"
+	"github.com/build-swarm/swarm/build/plan/replay"
 	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/hlc"
@@ -54,18 +59,8 @@ var known = []knowledge{
 	{name: "built-before,serial", guess: 0.6, bias: 1, history: 0.15, serial: true},
 }
 
-// look is one forecast and what came of it: milliseconds left.
-type look struct {
-	share     float64 // of the round that is over
-	low, high int64
-	truth     int64
-}
-
-func (l look) holds() bool    { return l.low <= l.truth && l.truth <= l.high }
-func (l look) width() float64 { return float64(l.high-l.low) / float64(l.truth) }
-
 // watchETA runs a round and looks at its forecast at each twentieth of it.
-func watchETA(k knowledge, drones, jobs int, seed uint64) ([]look, error) {
+func watchETA(k knowledge, drones, jobs int, seed uint64) ([]replay.Look, error) {
 	rng := rand.New(rand.NewPCG(seed, 0xe7a))
 	tasks := GenerateDAG(seed, jobs, k.serial)
 	for i := range tasks {
@@ -92,12 +87,12 @@ func watchETA(k knowledge, drones, jobs int, seed uint64) ([]look, error) {
 	}
 	w.At(makespanRound, func() { w.PostRound(w.Nodes[0]) })
 	bound := int64(1000 * Bound(tasks, Fleet(drones)))
-	var looks []look
+	var looks []replay.Look
 	var watch func()
 	watch = func() {
 		n := w.Nodes[0]
 		if r, ok := plan.Ends(n.rep.Survey(n.now()), n.rep.Peers(n.now()))["r1"]; ok {
-			looks = append(looks, look{low: r.Low, high: r.High, truth: w.now})
+			looks = append(looks, replay.Look{Low: r.Low, High: r.High, Truth: w.now})
 		}
 		if !w.Done() {
 			w.At(w.now+bound/20, watch)
@@ -110,11 +105,11 @@ func watchETA(k knowledge, drones, jobs int, seed uint64) ([]look, error) {
 	}
 	took := w.Stats.Makespan - makespanRound
 	for i := range looks {
-		at := looks[i].truth
-		looks[i].share = float64(at-makespanRound) / float64(took)
-		looks[i].truth = w.Stats.Makespan - at
+		at := looks[i].Truth
+		looks[i].Share = float64(at-makespanRound) / float64(took)
+		looks[i].Truth = w.Stats.Makespan - at
 	}
-	return slices.DeleteFunc(looks, func(l look) bool { return l.truth <= 0 }), nil
+	return slices.DeleteFunc(looks, func(l replay.Look) bool { return l.Truth <= 0 }), nil
 }
 
 // remember puts an earlier build of each package on the board.
@@ -136,27 +131,8 @@ func (w *World) remember(tasks []Task, deviation float64, rng *rand.Rand) {
 	}
 }
 
-// etaFigures are the share of ranges that hold the truth, and the median width
-// from a tenth of the round on, as a part of the time that was left.
-func etaFigures(looks []look) (holds, width float64) {
-	var widths []float64
-	n := 0
-	for _, l := range looks {
-		if l.share < 0.1 {
-			continue
-		}
-		n++
-		if l.holds() {
-			holds++
-		}
-		widths = append(widths, l.width())
-	}
-	slices.Sort(widths)
-	return holds / float64(n), widths[len(widths)/2]
-}
-
-func watchETAs(k knowledge, drones, jobs, seeds int) ([]look, error) {
-	all := make([][]look, seeds)
+func watchETAs(k knowledge, drones, jobs, seeds int) ([]replay.Look, error) {
+	all := make([][]replay.Look, seeds)
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range all {
@@ -169,13 +145,47 @@ func watchETAs(k knowledge, drones, jobs, seeds int) ([]look, error) {
 	return slices.Concat(all...), err
 }
 
-// BenchmarkETA asks, in simulated rounds, how often the range that is shown for
-// a round's end holds it, and how wide it is. The bars are 70 to 90 % and 40 %
-// of the time that is left.
+// recorded are rounds of real builds: see ../../build/plan/replay/testdata.
+func recorded(t testing.TB) map[string][]replay.Look {
+	t.Helper()
+	files, err := filepath.Glob("../../build/plan/replay/testdata/*.jsonl")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recorded rounds: %v", err)
+	}
+	out := map[string][]replay.Look{}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		rec, err := replay.Read(f)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, round := range rec.Rounds() {
+			if looks := rec.Looks(round, 20); len(looks) > 0 {
+				out[strings.TrimSuffix(filepath.Base(name), ".jsonl")+"-"+round] = looks
+			}
+		}
+	}
+	return out
+}
+
+// BenchmarkETA asks, in simulated and in recorded rounds, how often the range that
+// is shown for a round's end holds it, and how wide it is. The bars are 70 to 90 %
+// and 40 % of the time that is left.
 func BenchmarkETA(b *testing.B) {
-	var every []look
+	var every []replay.Look
+	real := recorded(b)
+	var reals []replay.Look
+	for _, name := range slices.Sorted(maps.Keys(real)) {
+		b.Run("recorded="+name, func(b *testing.B) { reportETA(b, real[name]) })
+		reals = append(reals, real[name]...)
+	}
+	b.Run("recorded", func(b *testing.B) { reportETA(b, reals) })
 	for _, drones := range []int{4, 20} {
-		var some []look
+		var some []replay.Look
 		for _, k := range known {
 			b.Run(fmt.Sprintf("drones=%d/known=%s", drones, k.name), func(b *testing.B) {
 				looks, err := watchETAs(k, drones, 600, etaSeeds)
@@ -188,7 +198,8 @@ func BenchmarkETA(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("drones=%d/all", drones), func(b *testing.B) { reportETA(b, some) })
 	}
-	b.Run("all", func(b *testing.B) { reportETA(b, every) })
+	b.Run("simulated", func(b *testing.B) { reportETA(b, every) })
+	b.Run("all", func(b *testing.B) { reportETA(b, append(every, reals...)) })
 }
 
 // BenchmarkBestETA is what no forecast can beat with 20 drones, where llvm, rust
@@ -241,13 +252,13 @@ func bestWidth(deviation, hold float64) float64 {
 	return widths[len(widths)/2]
 }
 
-func reportETA(b *testing.B, looks []look) {
+func reportETA(b *testing.B, looks []replay.Look) {
 	b.Helper()
-	holds, width := etaFigures(looks)
+	holds, width := replay.Figures(looks)
 	b.ReportMetric(100*holds, "holds-%")
 	late := 0
 	for _, l := range looks {
-		if l.truth > l.high {
+		if l.Truth > l.High {
 			late++
 		}
 	}
@@ -264,7 +275,7 @@ func TestTheRangeOfARoundsEndMostlyHoldsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if holds, width := etaFigures(looks); holds < 0.7 || width > 0.6 {
+	if holds, width := replay.Figures(looks); holds < 0.7 || width > 0.6 {
 		t.Errorf("of %d ranges %.0f %% hold the truth, and half are wider than %.0f %% of what is left", len(looks), 100*holds, 100*width)
 	}
 }

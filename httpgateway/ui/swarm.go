@@ -103,16 +103,22 @@ type doing struct {
 
 const (
 	compactFrom = 24 // peers
-	tilesShown  = 60
+	// tilesShown have a tile, linesShown more a line each.
+	tilesShown = 18
+	linesShown  = 200
 )
 
 type tiles struct {
 	Compact bool
 	Peers   []tile
 	Counts  []count
-	Hidden  int
-	All     string // link to all of them
-	Alone   bool
+	// Rest are peers that have a line each, in a list that is folded unless Open.
+	Rest       []tile
+	RestCounts []count
+	Open       bool
+	Hidden     int
+	All        string // link to all of them
+	Alone      bool
 }
 
 type count struct {
@@ -126,26 +132,42 @@ var stateOrder = []string{"away", "held", "building", "idle", "storing", "consum
 
 func tilesOf(d *view.Detail, all bool) tiles {
 	t := tiles{Compact: len(d.Peers) > compactFrom, All: link("/", "peers", "all"), Alone: len(d.Peers) < 2}
-	n := map[string]int{}
 	for _, p := range d.Peers {
-		n[p.State]++
 		t.Peers = append(t.Peers, tileOf(p))
 	}
-	for _, s := range stateOrder {
-		if n[s] > 0 {
-			t.Counts = append(t.Counts, count{s, n[s]})
-		}
+	t.Counts = countStates(t.Peers)
+	if !t.Compact {
+		return t
 	}
-	if t.Compact {
-		slices.SortStableFunc(t.Peers, func(a, b tile) int {
-			return cmp.Compare(slices.Index(stateOrder, a.State), slices.Index(stateOrder, b.State))
-		})
-		if !all && len(t.Peers) > tilesShown {
-			t.Hidden = len(t.Peers) - tilesShown
-			t.Peers = t.Peers[:tilesShown]
-		}
+	slices.SortStableFunc(t.Peers, func(a, b tile) int {
+		return cmp.Compare(slices.Index(stateOrder, a.State), slices.Index(stateOrder, b.State))
+	})
+	// What wants a look or moves has a tile; who waits has a line.
+	n := min(tilesShown, len(t.Peers))
+	if still := slices.IndexFunc(t.Peers, func(x tile) bool { return x.State == "idle" || x.State == "storing" || x.State == "consumer" || x.State == "gone" }); still >= 0 {
+		n = min(n, still)
+	}
+	t.Peers, t.Rest, t.Open = t.Peers[:n:n], t.Peers[n:], all
+	t.RestCounts = countStates(t.Rest)
+	if !all && len(t.Rest) > linesShown {
+		t.Hidden = len(t.Rest) - linesShown
+		t.Rest = t.Rest[:linesShown]
 	}
 	return t
+}
+
+func countStates(list []tile) []count {
+	n := map[string]int{}
+	for i := range list {
+		n[list[i].State]++
+	}
+	var out []count
+	for _, s := range stateOrder {
+		if n[s] > 0 {
+			out = append(out, count{s, n[s]})
+		}
+	}
+	return out
 }
 
 func tileOf(p view.Peer) tile {
@@ -191,7 +213,7 @@ func (u *UI) swarm(r *http.Request, d *view.Detail) (*page, error) {
 		{"verdict", verdictOf(d)},
 		{"rounds", rounds(d)},
 		{"attention", attentionOf(d)},
-		{"timeline", lanesOf(&d.Timeline, q.Get("span"), q.Get("lanes") == "all")},
+		{"timeline", timelineAt(&d.Timeline, q.Get("at"), q.Get("span"), q.Get("lanes") == "all")},
 		{"peers", tilesOf(d, q.Get("peers") == "all")},
 		{"recent", struct {
 			Events []view.Event

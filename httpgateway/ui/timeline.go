@@ -45,6 +45,50 @@ type lanes struct {
 	Pole           []poleStep
 	PoleMore       int
 	Empty          bool
+	Then           *then // the timeline is shown as it stood at another time
+	Steps          []step
+}
+
+// then is what is said of another time.
+type then struct {
+	AtMS int64
+	view.Stood
+}
+
+// step is a link to another time.
+type step struct{ Label, URL string }
+
+// steps are links to the times around one; from now there is none forward.
+func stepsOf(t *view.Timeline, at int64) []step {
+	var out []step
+	for _, s := range []struct {
+		label string
+		ms    int64
+	}{{"1 h back", -3_600_000}, {"10 min back", -600_000}, {"1 min back", -60_000}, {"1 min on", 60_000}, {"10 min on", 600_000}} {
+		if to := at + s.ms; to > t.StartMS && to < t.NowMS {
+			out = append(out, step{s.label, link("/", "at", strconv.FormatInt(to, 10)) + "#timeline"})
+		}
+	}
+	if at < t.NowMS {
+		out = append(out, step{"now", "/#timeline"})
+	}
+	return out
+}
+
+// timelineAt is the timeline at the time that a query asks for, or now.
+func timelineAt(t *view.Timeline, at, span string, all bool) lanes {
+	ms, err := strconv.ParseInt(at, 10, 64)
+	if err != nil || t.StartMS == 0 || ms <= t.StartMS || ms >= t.NowMS {
+		out := lanesOf(t, span, all)
+		if !out.Empty {
+			out.Steps = stepsOf(t, t.NowMS)
+		}
+		return out
+	}
+	past, stood := t.At(ms)
+	out := lanesOf(&past, span, all)
+	out.Then, out.Steps = &then{ms, stood}, stepsOf(t, ms)
+	return out
 }
 
 type lane struct {

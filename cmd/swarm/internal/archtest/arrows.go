@@ -32,6 +32,7 @@ var arrows = []arrow{
 	{"build/release", belowRelease, "a release is a list of artifacts; it knows no board"},
 	{"claims", append(slices.Clone(belowClaims), "claims/wire"), "the board speaks of builds and releases, and nothing that does I/O"},
 	{"build/plan", belowPlan, "who builds what is a function of the board"},
+	{"build/plan/replay", belowView, "what a board said once, for the plan to look at again"},
 	{"build/guest", []string{"build"}, "when a machine may build follows from its sensors, not from the board"},
 	{"build/progress", nil, "what somebody waits for, told by whoever does it to whoever listens; neither knows the other"},
 	{"build/view", belowView, "what screens show is a function of the board and the plan"},
@@ -52,7 +53,7 @@ var arrows = []arrow{
 
 	{"claims/agent", append(slices.Clone(belowPlan), "claims/wire", "p2p", "p2p/gossip"), "the one owner of a replica: the board on one side, the network on the other"},
 	{"claims/agent/agenttest", append(slices.Clone(belowPlan), "claims/agent", "claims/wire", "cas/disk", "p2p", "p2p/gossip", "p2p/p2ptest"), "whole agents over a network in memory"},
-	{"claims/claimstest", append(slices.Clone(belowView), "claims/wire"), "simulates the pure code and nothing else, or it could not be replayed by a seed"},
+	{"claims/claimstest", append(slices.Clone(belowView), "build/plan/replay", "claims/wire"), "simulates the pure code and nothing else, or it could not be replayed by a seed"},
 
 	{"build/gpkg", []string{"build", "cas"}, "a file format"},
 	{"build/worker", append(slices.Clone(belowView), "build/gpkg", "build/guest", "claims/agent"), "takes a job from the board to an artifact; who compiles and who copies comes through its interfaces"},
@@ -73,9 +74,9 @@ var arrows = []arrow{
 	{"httpgateway/ui", []string{"build", "build/view"}, "shows the one snapshot; what it shows comes from a Source, so that it runs without a swarm"},
 
 	{"cmd/swarm", []string{"cmd/swarm/internal/cli"}, "main hands over the arguments and the exit code"},
-	{"cmd/swarm/internal/cli", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/guest/...", "build/progress", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
+	{"cmd/swarm/internal/cli", []string{"build", "build/emerge/base", "build/emerge/sandbox", "build/guest/...", "build/plan/replay", "build/progress", "build/release", "build/shim", "build/view", "build/worker", "claims/agent", "p2p", "cmd/swarm/internal/..."},
 		"flags in, answers out: names and errors of others, no part of the composition"},
-	{"cmd/swarm/internal/control", []string{"build", "build/progress", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
+	{"cmd/swarm/internal/control", []string{"build", "build/plan/replay", "build/progress", "build/release", "build/view"}, "the client's half is used by programs without a peer inside"},
 	{"cmd/swarm/internal/update", []string{"build", "build/release"}, "drives the emerge of a machine that installs; it needs no daemon"},
 	{"cmd/swarm/internal/monitor", []string{"build", "build/view", "cmd/swarm/internal/control", "cmd/swarm/internal/render"}, "draws what the daemon's API says, and asks it"},
 	{"cmd/swarm/internal/render", []string{"build", "build/progress", "build/view"}, "prints"},

@@ -11,7 +11,7 @@ import (
 // no global randomness, no goroutine, no file, no network, no logging. That is
 // what lets a simulation replay them by a seed and two machines agree.
 var Pure = []string{
-	"build", "build/guest", "build/plan", "build/release", "build/view", "cas", "cas/replication", "claims", "claims/hlc", "claims/wire", "httpgateway/binhost",
+	"build", "build/guest", "build/plan", "build/plan/replay", "build/release", "build/view", "cas", "cas/replication", "claims", "claims/hlc", "claims/wire", "httpgateway/binhost",
 }
 
 // impure maps imports to why a pure package has no use for them. An entry that

@@ -151,7 +151,7 @@ func newApp(e *env, stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		HideHelpCommand: true, // ours below: urfave's answers for commands that do not exist
 		Flags:           []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print the version"}},
 		Commands: slices.Concat([]*cli.Command{
-			initCmd(e), inviteCmd(e), joinCmd(e), runCmd(e), statusCmd(e), monitorCmd(e), peersCmd(e), buildCmd(e), jobsCmd(e), whyCmd(e), logsCmd(e), eventsCmd(e),
+			initCmd(e), inviteCmd(e), joinCmd(e), runCmd(e), statusCmd(e), monitorCmd(e), peersCmd(e), buildCmd(e), jobsCmd(e), whyCmd(e), logsCmd(e), eventsCmd(e), recordCmd(e),
 		}, orderCmds(e), releaseCmds(e), storageCmds(e), targetCmds(e), treeCmds(e), []*cli.Command{rekeyCmd(e), baseCmd(e), portageCmd(e), demoCmd(e), versionCmd(e)}, lifeCmds(e)),
 		// Errors are written by report, once.
 		ExitErrHandler: func(*cli.Context, error) {},

@@ -13,6 +13,7 @@ import (
 	"io"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan/replay"
 	"github.com/build-swarm/swarm/build/view"
 )
 
@@ -98,6 +99,8 @@ type Daemon interface {
 	Order(ctx context.Context, o Order) (OrderReply, error)
 	// Events lists what happened; see Client.Events.
 	Events(ctx context.Context, since int64, limit int) (Events, error)
+	// Moment is what the schedule and the forecast are computed from.
+	Moment(ctx context.Context) (replay.Moment, error)
 	// Rekey replaces the swarm key on disk; the running daemon keeps the old one.
 	Rekey(ctx context.Context) (Rekeyed, error)
 	// Web hands out a token for the page.

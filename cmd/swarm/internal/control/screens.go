@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/build-swarm/swarm/build/plan/replay"
 	"github.com/build-swarm/swarm/build/view"
 )
 
@@ -22,6 +23,11 @@ type Events struct {
 // newest limit of it.
 func (c *Client) Events(ctx context.Context, since int64, limit int) (Events, error) {
 	return ask[Events](ctx, c, fmt.Sprintf("/v1/events?since=%d&limit=%d", since, limit), nil)
+}
+
+// Moment is what the schedule and the forecast are computed from, for a recording.
+func (c *Client) Moment(ctx context.Context) (replay.Moment, error) {
+	return ask[replay.Moment](ctx, c, "/v1/moment", nil)
 }
 
 // Web is the page of a peer, and a token that lets it give orders. The token

@@ -125,6 +125,7 @@ func handler(d Daemon) http.Handler {
 	get(mux, "GET /v1/invite", func(r *http.Request) (any, error) { return d.Invite(r.Context()) })
 	get(mux, "POST /v1/web", func(r *http.Request) (any, error) { return d.Web(r.Context()) })
 	get(mux, "GET /v1/events", serveEvents(d))
+	get(mux, "GET /v1/moment", func(r *http.Request) (any, error) { return d.Moment(r.Context()) })
 	get(mux, "GET /v1/why", func(r *http.Request) (any, error) {
 		if drone := r.URL.Query().Get("drone"); drone != "" {
 			return d.WhyDrone(r.Context(), drone)

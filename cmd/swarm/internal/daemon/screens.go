@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/plan/replay"
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/build/view"
 	"github.com/build-swarm/swarm/cas"
@@ -188,6 +189,15 @@ func (d *Daemon) Look(ctx context.Context) (v *view.Detail, err error) {
 	}
 	d.adorn(ctx, &v.Snapshot, in, why)
 	return v, nil
+}
+
+// Moment is what the schedule and the forecast are computed from.
+func (d *Daemon) Moment(ctx context.Context) (m replay.Moment, err error) {
+	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		m = replay.Observe(r, now)
+		return nil
+	})
+	return m, err
 }
 
 // Events lists what happened, as this peer saw it.

@@ -9,7 +9,8 @@
 //	swarm_peer_store_used_bytes{peer,nick}         kept by it
 //	swarm_peer_store_free_bytes{peer,nick}         free for it
 //	swarm_jobs{round,target,state}                 jobs of open rounds by state
-//	swarm_round_left_seconds{round}                until it ends, by the forecast; 0 = unknown
+//	swarm_round_left_seconds{round,quantile}       until it ends, by the forecast: one in ten ends before quantile 0.1, half
+//	                                               before 0.5, one in ten after 0.9; none while nothing is known
 //	swarm_round_builds_per_hour{round}             in the last ten minutes
 //	swarm_round_busy_ratio                         share of the drones' slots that was busy
 //	swarm_blobs{copies}                            blobs by copies on live peers
@@ -85,7 +86,7 @@ func newCollector(s Source) *collector {
 		{"peer_store_used_bytes", "Bytes of blobs that a peer keeps.", []string{"peer", "nick"}},
 		{"peer_store_free_bytes", "Bytes free for blobs on a peer.", []string{"peer", "nick"}},
 		{"jobs", "Jobs of open rounds by state.", []string{"round", "target", "state"}},
-		{"round_left_seconds", "Seconds until an open round ends, by the forecast; 0 is unknown.", []string{"round"}},
+		{"round_left_seconds", "Seconds until an open round ends, by the forecast, as quantiles of what may come.", []string{"round", "quantile"}},
 		{"round_builds_per_hour", "Builds that ended well, per hour, in the last ten minutes.", []string{"round"}},
 		{"round_busy_ratio", "Share of the drones' slots that was busy since the round began.", nil},
 		{"blobs", "Blobs by the number of live peers that hold them.", []string{"copies"}},
@@ -168,7 +169,11 @@ func (c *collector) snapshot(d *view.Detail, gauge func(name string, v float64, 
 		for s, n := range map[string]int{"done": rd.Done, "building": rd.Building, "ready": rd.Ready, "waiting": rd.Waiting, "blocked": rd.Blocked, "unfit": rd.Unfit} {
 			gauge("jobs", float64(n), rd.ID, rd.Target, s)
 		}
-		gauge("round_left_seconds", float64(rd.LeftMS)/1000, rd.ID)
+		if rd.LeftHighMS > 0 {
+			gauge("round_left_seconds", float64(rd.LeftLowMS)/1000, rd.ID, "0.1")
+			gauge("round_left_seconds", float64(rd.LeftMS)/1000, rd.ID, "0.5")
+			gauge("round_left_seconds", float64(rd.LeftHighMS)/1000, rd.ID, "0.9")
+		}
 		gauge("round_builds_per_hour", rd.Impulse, rd.ID)
 	}
 	gauge("round_busy_ratio", float64(d.Timeline.BusyPermille)/1000)

@@ -48,6 +48,12 @@ func TestMetricsSayWhatTheSnapshotSays(t *testing.T) {
 			t.Errorf("no %s", want)
 		}
 	}
+	rd := &d.Rounds[0]
+	for q, ms := range map[string]int64{"0.1": rd.LeftLowMS, "0.5": rd.LeftMS, "0.9": rd.LeftHighMS} {
+		if want := fmt.Sprintf("swarm_round_left_seconds{quantile=%q,round=%q} %v\n", q, rd.ID, float64(ms)/1000); ms <= 0 || !strings.Contains(body, want) {
+			t.Errorf("no %s", want)
+		}
+	}
 	// Every counter that the board has, by the name that it has in --json.
 	for i := range refused.NumField() {
 		reason := refused.Type().Field(i).Tag.Get("json")

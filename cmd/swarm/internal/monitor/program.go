@@ -173,7 +173,10 @@ func (m *model) lookNow() tea.Cmd {
 	}
 	m.looking = true
 	jobs, events, releases := m.s.tab.needs()
-	targets, now := m.s.targets(), m.s.now
+	targets, now, most := m.s.targets(), m.s.now, maxEvents
+	if m.s.tab == tabSwarm {
+		most = latelyShown
+	}
 	return func() tea.Msg {
 		s, err := m.d.Status(m.ctx)
 		if err != nil {
@@ -187,7 +190,7 @@ func (m *model) lookNow() tea.Cmd {
 			a.jobs = append([]view.Job{}, a.jobs...) // nil says that they were not asked for
 		}
 		if events {
-			list, err := m.d.Events(m.ctx, now.Add(-eventsFor).UnixMilli(), maxEvents)
+			list, err := m.d.Events(m.ctx, now.Add(-eventsFor).UnixMilli(), most)
 			if err != nil {
 				return trouble{err}
 			}

@@ -163,7 +163,7 @@ func (s *state) tabLine(l look) string {
 }
 
 // tableLines are the header and the rows around the cursor, then, in what room
-// is left of the first tab, what wants attention.
+// is left of some tabs, more of what a person looks for there.
 func (s *state) tableLines(l look) []string {
 	t := s.table()
 	if len(t.rows) == 0 {
@@ -179,36 +179,10 @@ func (s *state) tableLines(l look) []string {
 		out = append(out, drawRow(t.rows[i], width, l, i == at))
 	}
 	if s.tab == tabSwarm {
-		out = append(out, s.attention(l, l.height-3-len(out)-2)...)
+		out = append(out, s.overview(l, l.height-3-len(out)-2)...)
 	}
 	if s.tab == tabStorage {
 		out = append(out, s.histogram(l, l.height-3-len(out)-2)...)
-	}
-	return out
-}
-
-// attention lists the root causes in the room of n lines.
-func (s *state) attention(l look, n int) []string {
-	if len(s.snap.Issues) == 0 || n < 3 {
-		return nil
-	}
-	out := []string{"", styles[render.Dim].Render("NEEDS ATTENTION")}
-	for _, i := range s.snap.Issues {
-		style := styles[render.Warn]
-		if i.Severity == view.Blocked {
-			style = styles[render.Bad]
-		}
-		line := i.Title
-		if i.HoldsUp > 0 {
-			line += fmt.Sprintf(" (holds up %d)", i.HoldsUp)
-		}
-		if i.Do != "" {
-			line += ": " + i.Do
-		}
-		out = append(out, style.Render("! ")+fit(render.Clean(line), l.width-2))
-	}
-	if len(out) > n {
-		out = append(out[:n-1], styles[render.Dim].Render(fmt.Sprintf("  and %d more: swarm status", len(out)-n+1)))
 	}
 	return out
 }

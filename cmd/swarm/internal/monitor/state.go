@@ -30,7 +30,7 @@ var tabNames = [tabCount]string{"swarm", "queue", "builds", "releases", "storage
 
 // needs is what a tab shows beside the snapshot.
 func (t tab) needs() (jobs, events, releases bool) {
-	return t == tabQueue || t == tabBuilds, t == tabEvents, t == tabReleases
+	return t == tabQueue || t == tabBuilds, t == tabEvents || t == tabSwarm, t == tabReleases
 }
 
 // rateMinutes is how many minutes the rate's line looks back.

@@ -93,7 +93,7 @@ func doing(p *view.Peer) cell {
 		return text(p.Why)
 	}
 	b := &p.Doing[0]
-	c := text(fmt.Sprintf("%s (%s %s%s)", b.CPV, b.Phase, span(b.InvestedMS), left(b.LeftMS)))
+	c := text(buildText(b))
 	if p.State == "away" || p.State == "gone" {
 		return text("was building " + b.CPV)
 	}
@@ -102,6 +102,11 @@ func doing(p *view.Peer) cell {
 	}
 	c.bar = permille(b)
 	return c
+}
+
+// buildText is one build in words.
+func buildText(b *view.Build) string {
+	return render.Clean(fmt.Sprintf("%s (%s %s%s)", b.CPV, b.Phase, span(b.InvestedMS), left(b.LeftMS)))
 }
 
 func left(ms int64) string {

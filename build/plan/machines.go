@@ -1,0 +1,147 @@
+package plan
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/build-swarm/swarm/claims"
+)
+
+// wall is how long a build took, and what its work would have taken at the speed
+// that its drone measured, in ms.
+type wall struct {
+	took, computed float64
+	ended          int64
+}
+
+const (
+	slowerOwn, slowerUnsure = 0.05, 0.15
+	leastSlope, mostSlope   = 0.1, 20.
+	wallsSampled            = 40   // for their slope
+	driftUnsure             = 0.25 // before any build tells, and what that counts as
+	driftPrior              = 2
+	enoughHalves            = 4   // builds on each side, to tell the newer from the older
+	apart                   = 1.2 // times as long, for a pair to have one
+	enoughPairs             = 10
+	longBuild               = 8   // times its set-up
+	overdueBy               = 0.5 // deviations that an overdue build takes longer yet, about
+)
+
+// learnMachines learns what builds take besides their work: each the same for its
+// set-up and what no core makes faster, and all together a factor, where somebody
+// else uses the machines or builds do not use all cores.
+//
+// Who else uses a machine changes: as far as the newer half of the builds took
+// longer or less than the older one, that goes on, and may as well change again.
+func (m *model) learnMachines(walls []wall) {
+	slices.SortFunc(walls, func(a, b wall) int { return cmp.Compare(a.computed, b.computed) })
+	m.setup = setupOf(walls)
+	// A build counts by its length, and where there are long ones those alone: the
+	// short ones tell more of how their set-ups differ.
+	all := slices.Clone(walls)
+	if from := slices.IndexFunc(walls, func(w wall) bool { return w.computed >= longBuild*float64(m.setup) }); from >= 0 && len(walls)-from >= tallyPrior {
+		walls = walls[from:]
+	}
+	var slower tally
+	sum, square := 0.0, 0.0
+	for _, w := range walls {
+		sum += w.computed
+		square += w.computed * w.computed
+	}
+	for _, w := range walls {
+		slower.addAs(max(w.took/4, w.took-float64(m.setup)), w.computed, w.computed*sum/square)
+	}
+	m.slower = slower.wrong(slowerOwn, slowerUnsure)
+	m.tried = slower.n > 0
+	m.driftBias, m.drift = drift(all, m.setup, m.slower.bias)
+}
+
+// drift is how the newer half of the builds differs from all, and by how much that
+// may change again; in logarithms.
+func drift(walls []wall, setup int64, slower float64) (bias, dev float64) {
+	n := float64(len(walls))
+	expect := driftPrior * driftUnsure * driftUnsure / (driftPrior + n)
+	if len(walls) < 2*enoughHalves {
+		return 0, math.Sqrt(expect)
+	}
+	slices.SortStableFunc(walls, func(a, b wall) int { return cmp.Compare(a.ended, b.ended) })
+	var older, newer tally
+	for i, w := range walls {
+		t := &older
+		if i >= len(walls)/2 {
+			t = &newer
+		}
+		t.add(w.took, float64(setup)+w.computed*math.Exp(slower))
+	}
+	if older.n == 0 || newer.n == 0 {
+		return 0, math.Sqrt(expect)
+	}
+	spread := func(t tally) float64 { return max(0, t.square/t.n-t.sum*t.sum/(t.n*t.n)) / t.n }
+	diff := newer.sum/newer.n - older.sum/older.n
+	noise := spread(older) + spread(newer)
+	change := max(0, diff*diff-noise)
+	return diff / 2 * change / (change + noise + 1e-9), math.Sqrt(expect + n*change/4/(driftPrior+n))
+}
+
+// setupOf is where a line through all builds, sorted by their work, says that a
+// build without work stands: that of the median slope (Theil 1950, Sen 1968),
+// which no outlier moves.
+func setupOf(walls []wall) int64 {
+	var slopes []float64
+	step := max(1, len(walls)/wallsSampled)
+	for i := 0; i < len(walls); i += step {
+		for k := i + step; k < len(walls); k += step {
+			if a, b := walls[i], walls[k]; b.computed > apart*a.computed {
+				slopes = append(slopes, (b.took-a.took)/(b.computed-a.computed))
+			}
+		}
+	}
+	if len(slopes) < enoughPairs {
+		return 0
+	}
+	slices.Sort(slopes)
+	slope := max(leastSlope, min(mostSlope, slopes[len(slopes)/2]))
+	over := make([]float64, len(walls))
+	for i, w := range walls {
+		over[i] = w.took - slope*w.computed
+	}
+	slices.Sort(over)
+	return max(0, int64(over[len(over)/2]))
+}
+
+// overdue learns from builds that run and should be over: machines are slower
+// than they measured themselves, or these builds cost more than was expected. Each
+// counts as little as its estimate is unsure.
+func (m *model) overdue() {
+	type late struct{ x, variance float64 }
+	var list []late
+	prior := m.slower.unsure * m.slower.unsure
+	for i := range m.jobs {
+		info := &m.jobs[i]
+		s, took := m.speed[info.Holder], float64(info.Beat.InvestedMS-m.setup)
+		if info.State != claims.JobBuilding || unknown(info) || s <= 0 || took <= 0 {
+			continue
+		}
+		e, expect := m.errs[1], float64(info.Work)
+		if !info.Estimate.Measured {
+			e, expect = m.errs[0], expect*m.curse.factor(info)
+		}
+		d := m.spread(info)
+		l := late{x: math.Log(took*s/max(1, expect)) - e.bias, variance: d*d + e.unsure*e.unsure + m.slower.own*m.slower.own}
+		if l.x <= m.slower.bias {
+			continue
+		}
+		l.x += overdueBy * math.Sqrt(l.variance)
+		if !m.tried {
+			prior = max(prior, l.x*l.x-l.variance) // as in tally.wrong
+		}
+		list = append(list, l)
+	}
+	mean, sure := m.slower.bias/prior, 1/prior
+	for _, l := range list {
+		mean += l.x / l.variance
+		sure += 1 / l.variance
+	}
+	m.slower.bias, m.slower.unsure = mean/sure, math.Sqrt(1/sure)
+}
