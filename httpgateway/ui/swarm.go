@@ -105,7 +105,7 @@ const (
 	compactFrom = 24 // peers
 	// tilesShown have a tile, linesShown more a line each.
 	tilesShown = 18
-	linesShown  = 200
+	linesShown = 200
 )
 
 type tiles struct {
@@ -144,7 +144,9 @@ func tilesOf(d *view.Detail, all bool) tiles {
 	})
 	// What wants a look or moves has a tile; who waits has a line.
 	n := min(tilesShown, len(t.Peers))
-	if still := slices.IndexFunc(t.Peers, func(x tile) bool { return x.State == "idle" || x.State == "storing" || x.State == "consumer" || x.State == "gone" }); still >= 0 {
+	if still := slices.IndexFunc(t.Peers, func(x tile) bool {
+		return x.State == "idle" || x.State == "storing" || x.State == "consumer" || x.State == "gone"
+	}); still >= 0 {
 		n = min(n, still)
 	}
 	t.Peers, t.Rest, t.Open = t.Peers[:n:n], t.Peers[n:], all
