@@ -154,6 +154,19 @@ func (r *Replica) Subscriptions(target string) []release.Subscription {
 	return out
 }
 
+// Subscribed is when a machine last told what it has installed for a target; zero if
+// it has not, or has taken it back.
+func (r *Replica) Subscribed(s release.Subscription) hlc.Time {
+	e := r.board.get(subscriptionBody{s}.recordKey(s.Peer, 0))
+	if e == nil {
+		return 0
+	}
+	if b, ok := e.body.(subscriptionBody); !ok || b.Gone {
+		return 0
+	}
+	return hlc.Time(e.rec.Stamp())
+}
+
 // clash tells a person when a head and the one that stands on the board were
 // made without knowing one another. The greater holds on every peer.
 func (r *Replica) clash(c release.Channel) {

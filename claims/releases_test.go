@@ -52,6 +52,8 @@ func TestListingsAndSubscriptionsReachEveryPeer(t *testing.T) {
 		}
 		if got := r.Subscriptions(""); len(got) != 1 || got[0].Packages != 7 {
 			t.Errorf("subscriptions: %+v", got)
+		} else if r.Subscribed(got[0]).Millis() != testWall || r.Subscribed(release.Subscription{Target: "t", Peer: b.Self()}) != 0 {
+			t.Errorf("subscribed at %v, b at %v", r.Subscribed(got[0]), r.Subscribed(release.Subscription{Target: "t", Peer: b.Self()}))
 		}
 	}
 	// Nobody speaks for another machine.

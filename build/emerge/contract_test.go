@@ -126,6 +126,27 @@ func scenarios() []scenario {
 			}
 			return planLines(got)
 		}},
+		{"lab-lent", labHome, func(t *testing.T, p *Portage) []string {
+			// Another machine's plan: what it has lent before, it is taken to lend again.
+			req := PlanRequest{Target: "test", Atoms: []string{"sw-lab/loop-b", "sw-lab/ring", "sw-lab/user"}, Update: true, Base: emptyBase}
+			req.Lent = func(c build.CPV) string { return "lent-" + c.PF() }
+			got, err := p.Plan(t.Context(), req)
+			if err != nil {
+				return []string{"error: " + err.Error()}
+			}
+			req.Lent = func(build.CPV) string { return "" }
+			none, err := p.Plan(t.Context(), req)
+			if err != nil {
+				return []string{"error: " + err.Error()}
+			}
+			out := planLines(got)
+			for _, line := range planLines(none) {
+				if strings.Contains(line, "LENT") {
+					out = append(out, "lent by nobody: "+line)
+				}
+			}
+			return out
+		}},
 		{"lab-chain", labAlone, chainLines},
 		{"own-older-slot", testRepo, builds("sw-good/slotted:2")},
 		{"choice", testRepo, builds("sw-good/choice")},

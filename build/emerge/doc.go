@@ -39,8 +39,9 @@
 // bundle, its installed packages as the resolver reads them, its world, and those of
 // its default options that decide what an update is (release.Installed). The plan is
 // that machine's own, key by key, on equal repositories; it is made of this
-// machine's, and of snapshots that rounds brought where it has none. What it cannot
-// have is a seed: nobody but that machine can lend what it has installed.
+// machine's, and of snapshots that rounds brought where it has none. Seeds are those
+// that the machine has lent to rounds of its own: nobody else can lend what it has
+// installed.
 //
 // # Keys
 //

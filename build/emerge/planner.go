@@ -31,6 +31,9 @@ type PlanRequest struct {
 	// Keep stores a package that is installed here and breaks a cycle, and
 	// returns its CID. Without it there are no seeds.
 	Keep func(ctx context.Context, path string) (string, error)
+	// Lent is the CID of an installed package that the machine has lent before, "" if it
+	// has not: in place of Keep, for a machine that others plan for.
+	Lent func(build.CPV) string
 	// KeepSource stores a file that no program may download, and returns its CID;
 	// "" if neither this machine nor the swarm has it. Without it such packages
 	// are planned as all others.

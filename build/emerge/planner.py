@@ -61,6 +61,10 @@ DROP = frozenset((
 ))
 
 
+# What may be run to say its version: a compiler, and what wraps one.
+COMPILER = re.compile(r"(/usr/[A-Za-z0-9_./+-]*/)?([A-Za-z0-9_.]+-)*(gcc|cc|clang|ccache|distcc|sccache)(-[0-9.]+)?")
+
+
 def strip_options(opts):
     """Takes the options of DROP out of what parse_opts returned."""
     return {k: v for k, v in opts.items() if k not in DROP}
@@ -572,7 +576,10 @@ class Session:
             if found:
                 out[cp] = self.vardb._pkg_str(found[-1], None).slot
         if "sys-devel/gcc" not in out and "llvm-core/clang" not in out:
-            cc = shlex.split(self.settings.get("CC", "") or "cc")
+            # The configuration may be another machine's: what is no compiler is not run.
+            cc = [w for w in shlex.split(self.settings.get("CC", "") or "cc") if not w.startswith("-")]
+            if not cc or not all(COMPILER.fullmatch(w) and ".." not in w for w in cc):
+                cc = ["cc"]
             with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
                 text = subprocess.run(cc + ["-dumpversion"], capture_output=True, text=True,
                                       timeout=10, stdin=subprocess.DEVNULL).stdout.strip()
@@ -900,6 +907,9 @@ def main():
     except Exception as e:
         traceback.print_exc()
         doc = {"ok": False, "kind": "portage", "error": f"{type(e).__name__}: {e}"}
+        if type(e).__name__ == "PackageSetNotFound":  # the world may name one, too
+            name = str(e).strip("'")
+            doc.update(kind="missing", error=f"there is no package set @{name} (it may be the world that names it)", atom=f"@{name}")
     doc["schema"] = SCHEMA
     with os.fdopen(answer_fd, "w", encoding="utf-8", errors="backslashreplace") as out:
         out.write(json.dumps(doc, sort_keys=True) + "\n")

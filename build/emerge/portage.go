@@ -72,7 +72,8 @@ type Portage struct {
 	who     identity
 	trees   *treeCache
 	plans   planCache
-	offset  *string // that packages are planned for, where it is not this Prefix's (StandIn)
+	moved   map[string]string // see fileReader
+	offset  *string           // that packages are planned for, where it is not this Prefix's (StandIn)
 	places  struct {
 		mu    sync.Mutex
 		known bool

@@ -33,7 +33,7 @@ func (p *Portage) conversion(ctx context.Context, req PlanRequest, tree string) 
 	if req.Built != nil {
 		c.built = func(k build.Key) (bool, error) { return req.Built(ctx, k) }
 	}
-	if req.Keep == nil {
+	if req.Keep == nil && req.Lent == nil {
 		return c
 	}
 	c.installed = func(qs []seedQuestion) ([]installedSeed, error) {
@@ -43,9 +43,17 @@ func (p *Portage) conversion(ctx context.Context, req PlanRequest, tree string) 
 		}
 		env := append(p.environment(p.cfg.ConfigRoot, p.cfg.EPrefix), "SWARM_EMERGE="+p.who.script)
 		err := p.ask(ctx, env, map[string]any{"mode": "seeds", "packages": qs}, &doc)
+		for i, s := range doc.Seeds {
+			if cpv, err := build.ParseCPV(s.CPV); req.Lent != nil && (err != nil || req.Lent(cpv) == "") {
+				doc.Seeds[i] = installedSeed{}
+			}
+		}
 		return doc.Seeds, err
 	}
 	c.lend = func(cpv build.CPV) (string, error) {
+		if req.Lent != nil {
+			return req.Lent(cpv), nil
+		}
 		dir, err := os.MkdirTemp("", "swarm-seed-")
 		if err != nil {
 			return "", fmt.Errorf("pack %s: %w", cpv, err)

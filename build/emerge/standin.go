@@ -25,8 +25,9 @@ type Machine struct {
 // it would be there: a Prefix with the configuration of the bundle, the world, and
 // entries of the package database that hold what the resolver reads and no files.
 // What it plans is what that machine would plan of the same repositories, key by
-// key, but that nothing is there which it could lend to break a cycle. The answer
-// is good as long as dir is there; it is for plans, and builds nothing.
+// key, but that nothing is there which it could lend to break a cycle: PlanRequest
+// has Lent for that. The answer is good as long as dir is there; it is for plans, and
+// builds nothing.
 //
 // Packages are planned for the offset that this machine's are: a bundle does not
 // name one.
@@ -34,7 +35,9 @@ type Machine struct {
 // Of the bundle, which is a peer's, only what Evaluate would have put into one is
 // heard, less variables by which bash and the loader run what they name: Portage
 // runs ebuilds of a repository without metadata cache while it plans. As whom it
-// does so is decided here.
+// does so is decided here. Nor is sets.conf, which may name commands whose output is a
+// set (portage.sets.shell): such a set is unknown here. Of bashrc, which Portage runs
+// even then, the digest is told and no more.
 //
 // It is a Prefix and not ROOT=dir: with a ROOT, Portage looks for what runs during
 // builds (BDEPEND) in this machine's own root, with its configuration.
@@ -57,6 +60,7 @@ func (p *Portage) StandIn(ctx context.Context, dir string, m Machine) (*Portage,
 	bundle.MakeConf = slices.DeleteFunc(slices.Clone(bundle.MakeConf), func(v build.Pair) bool {
 		return v.Name != "FEATURES" && !travels(v.Name) || runs(v.Name)
 	})
+	bundle.Files = slices.DeleteFunc(slices.Clone(bundle.Files), func(f build.BundleFile) bool { return f.Path == "sets.conf" })
 	// Below dir they have names that repos.conf bears, wherever they lie.
 	places := map[string]string{}
 	if err := os.MkdirAll(filepath.Join(dir, "repos"), 0o755); err != nil {
@@ -75,7 +79,17 @@ func (p *Portage) StandIn(ctx context.Context, dir string, m Machine) (*Portage,
 	if err != nil {
 		return fail(err)
 	}
-	if err := writeConfiguration(filepath.Join(dir, "etc/portage"), files); err != nil {
+	etc, moved := filepath.Join(dir, "etc/portage"), map[string]string{}
+	if i := slices.IndexFunc(files, func(f build.ConfigFile) bool { return f.Path == "bashrc" }); i >= 0 {
+		// A directory is there, and nothing to run.
+		at := filepath.Join(etc, "bashrc")
+		moved[at] = filepath.Join(dir, "bashrc")
+		if err := errors.Join(os.MkdirAll(at, 0o755), os.WriteFile(moved[at], files[i].Data, 0o644)); err != nil {
+			return fail(err)
+		}
+		files = slices.Delete(files, i, i+1)
+	}
+	if err := writeConfiguration(etc, files); err != nil {
 		return fail(err)
 	}
 	var how []string
@@ -97,7 +111,7 @@ func (p *Portage) StandIn(ctx context.Context, dir string, m Machine) (*Portage,
 	found.Config = Config{Emerge: p.Emerge, ConfigRoot: dir, EPrefix: dir, BuildPrefix: p.cfg.BuildPrefix}
 	q := found.Portage()
 	offset := p.prefixFacet()
-	q.offset = &offset
+	q.offset, q.moved = &offset, moved
 	q.trees = p.trees // the repositories are this machine's, and read already
 	return q, nil
 }

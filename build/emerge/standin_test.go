@@ -99,7 +99,11 @@ func TestRealAnotherMachineIsPlannedForAsItWouldItself(t *testing.T) {
 		"with what it has installed": {home, "", func(*testing.T, Config) {}},
 		"with nothing installed":     {nil, "", func(*testing.T, Config) {}},
 		"with its default options":   {home, `--exclude "sw-lab/lib sw-lab/libc" --jobs=3 --ask --with-bdeps=y`, func(*testing.T, Config) {}},
-		"with flags of its own":      {home, "", func(t *testing.T, cfg Config) { put(t, cfg, "package.use/30-third", "sw-lab/lib far\n") }},
+		"with flags of its own": {home, "", func(t *testing.T, cfg Config) {
+			put(t, cfg, "package.use/30-third", "sw-lab/lib far\n")
+			put(t, cfg, "bashrc", "post_src_install() { true; }\n") // it counts, and is not run
+			put(t, cfg, "env/sw-lab/doc", "pre_src_compile() { true; }\n")
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -192,5 +196,45 @@ func TestRealAMachineWhoseRootIsNoPrefixIsPlannedFor(t *testing.T) {
 		if want.Jobs[i].Key != got.Jobs[i].Key {
 			t.Errorf("%s has another key: %s", want.Jobs[i].CPV, differ(want.Jobs[i].Preimage, got.Jobs[i].Preimage))
 		}
+	}
+}
+
+// TestRealAHostileBundleRunsNothing plans for a machine whose configuration tries to
+// run programs on the machine that plans.
+func TestRealAHostileBundleRunsNothing(t *testing.T) {
+	cfg := labConfig(t)
+	here := real(t, cfg)
+	b, err := here.Evaluate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trap := filepath.Join(t.TempDir(), "sprung")
+	touch := "touch " + trap
+	b.Files = append(b.Files, build.BundleFile{Path: "bashrc", Data: []byte("/usr/bin/" + touch + "\n")},
+		build.BundleFile{Path: "env/sw-lab/app", Data: []byte(touch + "\n")},
+		build.BundleFile{Path: "sets.conf", Data: []byte("[trap]\nclass = portage.sets.shell.CommandOutputSet\ncommand = " + touch + "\n")})
+	slices.SortFunc(b.Files, func(x, y build.BundleFile) int { return strings.Compare(x.Path, y.Path) })
+	b.MakeConf = append(b.MakeConf, build.Pair{Name: "BASH_ENV", Value: "$(" + touch + ")"}, build.Pair{Name: "PORTAGE_BASHRC", Value: trap},
+		build.Pair{Name: "FETCHCOMMAND", Value: touch}, build.Pair{Name: "PORTAGE_CONFIGROOT", Value: "/nowhere"},
+		build.Pair{Name: "CC", Value: touch}, build.Pair{Name: "LD_PRELOAD", Value: trap})
+	slices.SortFunc(b.MakeConf, func(x, y build.Pair) int { return strings.Compare(x.Name, y.Name) })
+	b.MakeConf = slices.CompactFunc(b.MakeConf, func(x, y build.Pair) bool { return x.Name == y.Name })
+	m := Machine{Bundle: b, Repos: map[string]string{}, Installed: &release.Installed{Target: "t", World: []string{"@trap", "sw-lab/app"}}}
+	for _, r := range b.Repos {
+		m.Repos[r.Name] = filepath.Join(cfg.EPrefix, "repos", r.Name)
+	}
+	q, err := here.StandIn(t.Context(), t.TempDir(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, atoms := range [][]string{{"@world"}, {"@trap"}, {"sw-lab/app"}} {
+		plan, err := q.Plan(t.Context(), PlanRequest{Target: "test", Atoms: atoms, Update: true})
+		t.Logf("%v: %v", atoms, err)
+		if atoms[0] == "sw-lab/app" && (err != nil || len(plan.Jobs) != 3) {
+			t.Errorf("%v: %v", plan, err)
+		}
+	}
+	if _, err := os.Stat(trap); err == nil {
+		t.Error("the configuration of a peer ran a program here")
 	}
 }

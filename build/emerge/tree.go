@@ -24,9 +24,14 @@ const maxEbuild = 4 << 20
 
 // fileReader reads digests of the files that a plan names. A file that many
 // packages share (a bashrc) is read once. For one goroutine.
-type fileReader struct{ trees map[string]string }
+type fileReader struct {
+	trees map[string]string
+	moved map[string]string // where files lie that Portage is not to read, by where it looks
+}
 
-func (p *Portage) files() *fileReader { return &fileReader{trees: make(map[string]string)} }
+func (p *Portage) files() *fileReader {
+	return &fileReader{trees: make(map[string]string), moved: p.moved}
+}
 
 // Ebuild is the digest of an ebuild without KEYWORDS and comments.
 func (r *fileReader) Ebuild(path string) (string, error) {
@@ -49,6 +54,9 @@ func (r *fileReader) Ebuild(path string) (string, error) {
 // Tree is the digest of a file or of all files below a directory; "" if there
 // is none.
 func (r *fileReader) Tree(path string) (string, error) {
+	if to, ok := r.moved[path]; ok {
+		path = to
+	}
 	if d, ok := r.trees[path]; ok {
 		return d, nil
 	}

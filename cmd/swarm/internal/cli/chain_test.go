@@ -295,6 +295,38 @@ func tasks(out string) (ebuild, binary []string) {
 	return ebuild, binary
 }
 
+// elsewhere has another peer plan what the consumer needs, of what that has published:
+// it comes to what the consumer says itself, with the seeds that it has lent before.
+func (c *chain) elsewhere() {
+	t := c.t
+	t.Helper()
+	ask := func(r *real, args ...string) (reply control.FreshReply) {
+		out, _ := c.on(r, exitPartial, append([]string{"fresh", "--json", "--dry-run"}, args...)...)
+		if err := json.Unmarshal([]byte(out), &reply); err != nil {
+			t.Fatal(err)
+		}
+		return reply
+	}
+	own := ask(c.consumer)
+	err := poll(t.Context(), func() error {
+		rel, err := c.alpha.client.Releases(t.Context(), "desktop")
+		if err == nil && len(rel.Consumers) == 0 {
+			err = errors.New("nothing is published yet")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ask(c.alpha, "--for", "consumer")
+	if !slices.Equal(got.Wanted, own.Wanted) || got.Jobs != own.Jobs || got.Have != own.Have || !slices.Equal(got.Seeds, own.Seeds) || !slices.Equal(got.Bootstrap, own.Bootstrap) || len(got.Dropped) != len(own.Dropped) {
+		t.Errorf("planned on alpha for the consumer:\n%+v\nit says itself:\n%+v", got, own)
+	}
+	if got.Have == 0 {
+		t.Error("the swarm has nothing of what alpha plans: the keys are others")
+	}
+}
+
 // TestRealTwoDronesBuildWhatAConsumerNeeds is the whole chain: an empty swarm, a
 // base, a machine that is behind; everything that its owner's update wants is
 // built in given roots by two drones, and the update compiles nothing.
@@ -329,6 +361,8 @@ func TestRealTwoDronesBuildWhatAConsumerNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.swarm(0, "portage", "setup", "--gateway", info.Gateway[0])
+	c.elsewhere()
+	lap("another peer has planned for the consumer what it plans itself")
 	compiled, _ := tasks(c.emerge("-puDNg", "@world"))
 	if want := slices.Sorted(slices.Values(refusedClasses)); !slices.Equal(compiled, want) {
 		t.Errorf("the consumer would compile %v, want %v alone", compiled, want)

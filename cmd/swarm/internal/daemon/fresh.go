@@ -122,7 +122,7 @@ func tellFresh(step func(string, string, string, ...any), reply control.FreshRep
 		step("other targets", "done", "%s of theirs not, since what they were built against differs: %s", plural(n, "package"), build.OneLine(strings.Join(reply.Own, " "), 300))
 	}
 	if n := len(reply.Seeds); n > 0 {
-		step("cycles", "done", "%s lent by this machine to break cycles: %s", plural(n, "installed package"), strings.Join(reply.Seeds, " "))
+		step("cycles", "done", "%s lent to break cycles: %s", plural(n, "installed package"), strings.Join(reply.Seeds, " "))
 	}
 	if n := len(reply.Bootstrap); n > 0 {
 		step("cycles", "done", "%s with other flags to break cycles: %s", plural(n, "bootstrap build"), strings.Join(reply.Bootstrap, " "))
@@ -249,7 +249,8 @@ func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.F
 		Target: req.Target, Atoms: atoms, Update: true, Cache: true, Options: options, Keep: d.keepFile, Bundle: t.Bundle, Base: t.Base, Strict: t.Rebuild == build.RebuildStrict,
 	}
 	if other != nil {
-		ask.Keep, ask.Cache = nil, false // the packages of that machine are not here to be lent
+		// The packages of that machine are not here to be lent.
+		ask.Keep, ask.Lent, ask.Cache = nil, func(c build.CPV) string { return other.lent[c] }, false
 	}
 	if !t.Base.IsZero() {
 		if !req.DryRun {

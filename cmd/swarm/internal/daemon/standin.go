@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/emerge"
@@ -23,6 +24,7 @@ type away struct {
 	nick   string
 	bundle *build.Bundle
 	set    *release.Installed // nil: it has published nothing, and packages were named
+	lent   map[build.CPV]string
 }
 
 // another is the machine whose target it is, or the consumer that was named. What
@@ -36,6 +38,7 @@ func (d *Daemon) another(ctx context.Context, req control.FreshRequest, t *claim
 	}
 	var sub *release.Subscription
 	var refused error
+	var told int64 // milliseconds since 1970
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		who := t.Author
 		if req.For != "" {
@@ -43,13 +46,13 @@ func (d *Daemon) another(ctx context.Context, req control.FreshRequest, t *claim
 				return nil
 			}
 		}
-		a.nick = r.Name(who)
+		a.nick, a.lent = r.Name(who), lentBy(r, t.Name, who)
 		subs := slices.DeleteFunc(r.Subscriptions(t.Name), func(s release.Subscription) bool { return s.Peer == r.Self() })
 		i := slices.IndexFunc(subs, func(s release.Subscription) bool { return s.Peer == who })
 		switch {
 		case i >= 0:
 		case req.For == "" && len(subs) == 1:
-			i, a.nick = 0, r.Name(subs[0].Peer)
+			i, a.nick, a.lent = 0, r.Name(subs[0].Peer), lentBy(r, t.Name, subs[0].Peer)
 		case req.For == "" && len(subs) > 1:
 			var names []string
 			for _, s := range subs {
@@ -59,7 +62,7 @@ func (d *Daemon) another(ctx context.Context, req control.FreshRequest, t *claim
 				Hint: "say for which: swarm fresh --target " + t.Name + " --for " + names[0]}
 		}
 		if i >= 0 {
-			sub = &subs[i]
+			sub, told = &subs[i], r.Subscribed(subs[i]).Millis()
 		}
 		return nil
 	})
@@ -78,8 +81,29 @@ func (d *Daemon) another(ctx context.Context, req control.FreshRequest, t *claim
 	if a.set, err = publish.LoadInstalled(ctx, d.Store, d.Requester.Fetch, sub.Installed); err != nil {
 		return nil, fmt.Errorf("read what %s has installed: %w", a.nick, err)
 	}
-	step("configuration", "done", "target %s, version %d, for %s, with the %s that it has published", t.Name, t.Version, a.nick, plural(len(a.set.Packages), "package"))
+	step("configuration", "done", "target %s, version %d, for %s, with the %s that it published %s ago", t.Name, t.Version, a.nick, plural(len(a.set.Packages), "package"),
+		age(max(0, time.Now().UnixMilli()-told)/1000))
 	return a, nil
+}
+
+// lentBy are the installed packages that a machine has lent to rounds of its own for
+// a target, as far as these are known; of each the last.
+func lentBy(r *claims.Replica, target, peer string) map[build.CPV]string {
+	out := map[build.CPV]string{}
+	for _, rd := range r.Rounds() {
+		_, p, _ := r.Round(rd.ID)
+		if rd.Target != target || rd.Requester != peer || p == nil {
+			continue
+		}
+		for i := range p.Jobs {
+			for _, e := range p.Jobs[i].Root.All() {
+				if e.Seed != "" && out[e.CPV] == "" {
+					out[e.CPV] = e.Seed
+				}
+			}
+		}
+	}
+	return out
 }
 
 // standIn makes this machine's Portage plan for the other machine, until done is
