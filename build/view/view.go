@@ -396,12 +396,19 @@ func (s *Snapshot) releaseWarnings(r *claims.Replica) {
 
 func blobCounts(r *claims.Replica, peers []claims.Peer, s *Snapshot) map[string]int {
 	live := map[string]bool{}
-	storing := 0
+	storing, metered := 0, 0
 	for _, p := range peers {
 		live[p.ID] = p.Live
-		if p.Live && p.Beat.Takes(0) {
+		switch {
+		case !p.Live:
+		case p.Beat.Takes(0, 2):
 			storing++
+		case p.Beat.Takes(0, 1):
+			metered++
 		}
+	}
+	if storing < 2 { // these take what would else be on one peer
+		storing = min(2, storing+metered)
 	}
 	s.Blobs = Blobs{Wanted: max(1, min(claims.CopiesWanted, storing)), Copies: map[int]int{}, Classes: []BlobClass{}}
 	held := map[string]int{}
