@@ -177,8 +177,19 @@ type Staging struct {
 	Changed int    `json:"changed"`
 	Gone    int    `json:"gone"`
 	Held    int    `json:"held_back"`
-	Problem string `json:"problem"` // why it cannot be composed
+	// Why says of the first of those why they stay out, MaxHeldWhy at the most.
+	Why     []HeldBack `json:"held_back_why"`
+	Problem string     `json:"problem"` // why it cannot be composed
 }
+
+// HeldBack is a package that would stay out of a release, and why, in a line.
+type HeldBack struct {
+	CPV    string `json:"cpv"` // "" = of the release as a whole
+	Reason string `json:"reason"`
+}
+
+// MaxHeldWhy bounds how many packages that would stay out a snapshot tells of.
+const MaxHeldWhy = 20
 
 // Blobs counts copies over the live peers.
 type Blobs struct {

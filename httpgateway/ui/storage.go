@@ -130,6 +130,7 @@ type releasesView struct {
 	More     int
 	Now      int64
 	Rounds   []view.Round
+	Staging  []view.Staging
 }
 
 const changesShown = 500
@@ -140,7 +141,7 @@ func (u *UI) releases(r *http.Request, d *view.Detail) (*page, error) {
 		return nil, err
 	}
 	q := r.URL.Query()
-	v := releasesView{Rails: rails, From: q.Get("from"), To: q.Get("to"), Now: d.AtMS, Counts: map[string]int{}}
+	v := releasesView{Rails: rails, From: q.Get("from"), To: q.Get("to"), Now: d.AtMS, Counts: map[string]int{}, Staging: d.Staging}
 	for _, rd := range d.Rounds {
 		if rd.State == "open" {
 			v.Rounds = append(v.Rounds, rd)

@@ -269,14 +269,15 @@ func TestThePageTellsWhenARoundEndsAndWhatIsStaged(t *testing.T) {
 	s.change(func(d *view.Detail) {
 		d.Rounds = slices.Clone(d.Rounds)
 		d.Rounds[0].LeftLowMS, d.Rounds[0].LeftHighMS = 60_000, 30*3_600_000
-		d.Staging = []view.Staging{{Target: "default", New: 12, Changed: 3, Held: 7}}
+		d.Staging = []view.Staging{{Target: "default", New: 12, Changed: 3, Held: 7, Why: []view.HeldBack{{CPV: "x/twin-1.0", Reason: "beta could not install it: it collides at /usr/bin/<x>"}}}}
 		d.Blobs.Classes = []view.BlobClass{{Class: "released", Total: 40}, {Class: "wanted", Total: 9, Lost: 1, Single: 2}}
 	})
 	u := newUI(t, s)
 	low, high := time.UnixMilli(s.detail.AtMS+60_000), time.UnixMilli(s.detail.AtMS+30*3_600_000)
 	for path, all := range map[string][]string{
-		"/":          {low.Format("15:04") + "–" + high.Format("Mon 15:04"), "+12", "7 held back"},
-		"/-/storage": {"in releases", "all well", "1 on no peer here", "2 with one copy"},
+		"/":           {low.Format("15:04") + "–" + high.Format("Mon 15:04"), "+12", "7 held back"},
+		"/-/releases": {"Held back", `<a href="/-/package/x/twin">x/twin-1.0</a>`, "beta could not install it: it collides at /usr/bin/&lt;x&gt;", "and more: "},
+		"/-/storage":  {"in releases", "all well", "1 on no peer here", "2 with one copy"},
 	} {
 		body := get(t, u, path).Body.String()
 		for _, want := range all {

@@ -336,6 +336,7 @@ func diffCmd(e *env) *cli.Command {
 			}
 			e.out.Labeled(render.Strong, fmt.Sprintf("from %s to %s:", reply.From, reply.To), tally(reply.Changes))
 			showChanges(e.out, reply.Changes)
+			showHeld(e.out, "held back", reply.Held)
 			showHeld(e.out, "newly failing", reply.Failing)
 			return nil
 		},

@@ -146,6 +146,7 @@ type DiffReply struct {
 	From    string   `json:"from"` // number, or Staging
 	To      string   `json:"to"`
 	Changes []Change `json:"changes"`
+	Held    []Held   `json:"held"`    // what would stay out; only where To is Staging
 	Failing []Held   `json:"failing"` // what began to fail between them
 }
 

@@ -236,7 +236,7 @@ func (d *Daemon) Mark(ctx context.Context, req control.MarkRequest) (control.Rel
 // Diff compares two releases, each a number, the end of a CID, or "staging".
 // Without a name from is what is shown, and to what is staged.
 func (d *Daemon) Diff(ctx context.Context, target, from, to string) (control.DiffReply, error) {
-	reply := control.DiffReply{Schema: view.Schema, Target: target, Failing: []control.Held{}}
+	reply := control.DiffReply{Schema: view.Schema, Target: target, Failing: []control.Held{}, Held: []control.Held{}}
 	head, all, err := d.released(ctx, target)
 	if err != nil {
 		return reply, err
@@ -247,15 +247,16 @@ func (d *Daemon) Diff(ctx context.Context, target, from, to string) (control.Dif
 	if from == "" && head != nil {
 		from = head.Release
 	}
-	a, since, name, err := d.manifest(ctx, target, from, all, head)
+	a, since, name, _, err := d.manifest(ctx, target, from, all, head)
 	if err != nil {
 		return reply, releaseError(err)
 	}
 	reply.From = name
-	b, until, name, err := d.manifest(ctx, target, to, all, head)
+	b, until, name, out, err := d.manifest(ctx, target, to, all, head)
 	if err != nil {
 		return reply, releaseError(err)
 	}
+	reply.Held = held(out)
 	reply.To, reply.Changes = name, changes(release.Diff(a, b))
 	err = d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		reply.Failing = failing(r, target, since, until, now)
@@ -265,24 +266,25 @@ func (d *Daemon) Diff(ctx context.Context, target, from, to string) (control.Dif
 }
 
 // manifest finds a release by name, and when it was made, in seconds since
-// 1970 (0: before everything; of what is staged: after everything).
-func (d *Daemon) manifest(ctx context.Context, target, name string, all []claims.Listed, head *release.Channel) (*release.Manifest, int64, string, error) {
+// 1970 (0: before everything; of what is staged: after everything, and with what
+// would be held back).
+func (d *Daemon) manifest(ctx context.Context, target, name string, all []claims.Listed, head *release.Channel) (*release.Manifest, int64, string, []publish.Held, error) {
 	switch name {
 	case "":
-		return nil, 0, "nothing", nil
+		return nil, 0, "nothing", nil, nil
 	case control.Staging:
 		s, err := d.Publisher.Stage(ctx, publish.Request{Target: target})
 		if err != nil {
-			return nil, 0, "", err
+			return nil, 0, "", nil, err
 		}
-		return &s.Manifest, 1 << 40, control.Staging, nil
+		return &s.Manifest, 1 << 40, control.Staging, s.Held, nil
 	}
 	l, err := publish.Find(all, head, name)
 	if err != nil {
-		return nil, 0, "", err
+		return nil, 0, "", nil, err
 	}
 	m, err := publish.LoadManifest(ctx, d.Store, d.Requester.Fetch, l.Release)
-	return m, l.Created, fmt.Sprint(l.Number), err
+	return m, l.Created, fmt.Sprint(l.Number), nil, err
 }
 
 // failing lists the packages of a target that failed in a span of time, in

@@ -69,13 +69,16 @@ func (d *Daemon) staged(ctx context.Context, rounds []view.Round) []view.Staging
 func (d *Daemon) stage(ctx context.Context, target string) view.Staging {
 	ctx, cancel := context.WithTimeout(ctx, stagingWithin)
 	defer cancel()
-	out := view.Staging{Target: target}
+	out := view.Staging{Target: target, Why: []view.HeldBack{}}
 	s, err := d.Publisher.Stage(ctx, publish.Request{Target: target})
 	if err != nil {
 		out.Problem = build.OneLine(err.Error(), 200)
 		return out
 	}
 	out.Held = len(s.Held)
+	for _, h := range held(s.Held[:min(len(s.Held), view.MaxHeldWhy)]) {
+		out.Why = append(out.Why, view.HeldBack{CPV: h.CPV, Reason: h.Reason})
+	}
 	for _, c := range pageChanges(s.Changes) {
 		switch c.Kind {
 		case "new":
