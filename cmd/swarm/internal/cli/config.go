@@ -43,9 +43,12 @@ func version() string {
 // directories for an ordinary user.
 type places struct{ state, socket, config string }
 
+// system are root's, and those of a daemon that the system starts as another user.
+var system = places{"/var/lib/swarm", "/run/swarm/control.sock", "/etc/swarm/swarm.toml"}
+
 func defaultPlaces() places {
 	if os.Geteuid() == 0 {
-		return places{"/var/lib/swarm", "/run/swarm/control.sock", "/etc/swarm/swarm.toml"}
+		return system
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -117,14 +120,15 @@ func clientFlags(more ...cli.Flag) []cli.Flag {
 }
 
 // settings fills a command's flags from the TOML file: a Before hook. A file
-// that is not there is none, unless somebody named it. The file is one for all
+// that is not there is none, unless somebody named it and it is not the system's,
+// which a service names for a user that is not root. The file is one for all
 // commands, so a command takes what it knows; what no command knows is an
 // error, since a misspelt setting would be ignored without a word.
 func settings(flags []cli.Flag) cli.BeforeFunc {
 	return func(c *cli.Context) error {
 		path := c.String("config")
 		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
+		if errors.Is(err, fs.ErrNotExist) && (!c.IsSet("config") || path == system.config) {
 			return nil
 		}
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -67,6 +68,9 @@ func runInit(e *env, state string, asJSON bool) error {
 	if err := key.WriteFile(keyPath); err != nil {
 		return deniedState(state, err)
 	}
+	if err := handState(state); err != nil {
+		return err
+	}
 	if asJSON {
 		return e.out.JSON(member{1, key.Fingerprint(), id.ID(), state})
 	}
@@ -105,6 +109,9 @@ func runRenew(e *env, state string, asJSON bool) error {
 	if err != nil {
 		return deniedState(state, err)
 	}
+	if err := handState(state); err != nil {
+		return err
+	}
 	if asJSON {
 		return e.out.JSON(member{1, key.Fingerprint(), id.ID(), state})
 	}
@@ -122,6 +129,25 @@ const (
 func makeState(state string) error {
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return failure("choose another place with --state", "make the state directory: %v", err)
+	}
+	return nil
+}
+
+// handState gives what root has just made in a state directory to the user whose the
+// directory is: the daemon runs as that user.
+func handState(state string) error {
+	st, err := os.Stat(state)
+	if err != nil {
+		return fmt.Errorf("look whose the state directory is: %w", err)
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || owner.Uid == 0 {
+		return nil
+	}
+	for _, name := range []string{identityFile, p2p.SwarmKeyFile, peersFile, boardFile} {
+		if err := os.Lchown(filepath.Join(state, name), int(owner.Uid), int(owner.Gid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("give the keys to the user of the state directory: %w", err)
+		}
 	}
 	return nil
 }
@@ -259,6 +285,9 @@ func runJoin(e *env, state, text string, rekeyed, asJSON bool) error {
 	}
 	if err := os.WriteFile(filepath.Join(state, peersFile), []byte(strings.Join(code.Addrs, "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("remember the peers of the join code: %w", err)
+	}
+	if err := handState(state); err != nil {
+		return err
 	}
 	if asJSON {
 		return e.out.JSON(member{1, code.Key.Fingerprint(), id.ID(), state})

@@ -80,8 +80,8 @@ func NewServer(path string, d Daemon, log *slog.Logger) (*Server, error) {
 // protect lets the daemon's user in, and the group swarm where there is one.
 func protect(path string) error {
 	mode := os.FileMode(0o600)
-	if g, err := user.LookupGroup(group); err == nil && os.Geteuid() == 0 {
-		if gid, err := strconv.Atoi(g.Gid); err == nil {
+	if g, err := user.LookupGroup(group); err == nil {
+		if gid, err := strconv.Atoi(g.Gid); err == nil && (os.Geteuid() == 0 || gid == os.Getegid()) {
 			if err := os.Chown(path, -1, gid); err != nil {
 				return fmt.Errorf("give the control socket to group %s: %w", group, err)
 			}
