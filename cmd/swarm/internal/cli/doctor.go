@@ -23,14 +23,17 @@ import (
 // consumerDoctor is `swarm doctor` on a machine that installs: what the swarm
 // can serve of what it wants, and what stands in the way of the rest.
 func consumerDoctor(c *cli.Context, e *env) error {
-	d, err := control.NewClient(c.String("socket")).Diagnose(c.Context, c.String("target"))
-	if err != nil {
-		return err
-	}
-	s := portageSetup{root: "/", etc: "/etc/portage", target: d.Target, env: e}
+	s := portageSetup{root: "/", etc: "/etc/portage", target: c.String("target"), env: e}
+	var err error
 	if s.gateway, err = reachable(noEmpty(c.StringSlice("gateway"))); err != nil {
 		return err
 	}
+	s.asWritten(c.IsSet("target"), c.IsSet("gateway"))
+	d, err := control.NewClient(c.String("socket")).Diagnose(c.Context, s.target)
+	if err != nil {
+		return err
+	}
+	s.target = d.Target
 	checks := slices.Concat(s.check(c.Context), portageAge(d.Portage), pkgdirFound(d.Winners))
 	if c.Bool("json") {
 		return errors.Join(e.out.JSON(struct {
