@@ -13,7 +13,7 @@ import (
 
 // published is what a machine tells the swarm of itself: its package database and
 // world below an EROOT, as `swarm portage setup` reads them, encoded and decoded.
-func published(t *testing.T, eroot string, options []string) *release.Installed {
+func published(t testing.TB, eroot string, options []string) *release.Installed {
 	t.Helper()
 	set := &release.Installed{Target: "test", World: []string{}, Options: options}
 	entries, err := filepath.Glob(filepath.Join(eroot, "var/db/pkg/*/*"))

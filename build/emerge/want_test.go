@@ -170,6 +170,66 @@ func benchmarkPlan(b *testing.B, installed int) {
 	b.ReportMetric(wants[len(wants)/2], "want/emerge-p")
 }
 
+// BenchmarkPlanElsewhere reports what a plan of 1,400 packages costs that another
+// machine makes, beside the machine's own, in CPU: laying out what is published is in
+// it. The plans are equal, or it fails.
+func BenchmarkPlanElsewhere(b *testing.B) {
+	if _, err := exec.LookPath("emerge"); err != nil {
+		b.Skip("no emerge on PATH")
+	}
+	cfg := largeMachine(b, 1400)
+	p, err := Detect(b.Context(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := layOutPrefix(cfg.EPrefix, p.globals); err != nil {
+		b.Fatal(err)
+	}
+	for i := range 1400 {
+		install(b, cfg.EPrefix, 0, fmt.Sprintf("sw-large/p%d-1.0:0/1.0 [-a,b,-c]", i))
+		if err := os.WriteFile(filepath.Join(cfg.EPrefix, fmt.Sprintf("var/db/pkg/sw-large/p%d-1.0/repository", i)), []byte("swarm-large\n"), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	set := published(b, cfg.EPrefix, nil)
+	bundle, err := p.Evaluate(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	repos := map[string]string{}
+	for _, r := range bundle.Repos {
+		repos[r.Name] = filepath.Join(cfg.EPrefix, "repos", r.Name)
+	}
+	req := PlanRequest{Target: "t", Atoms: []string{"sw-large/all"}, Update: true}
+	var ratios, laid []float64
+	for b.Loop() {
+		before := childTime(b)
+		own, err := p.Plan(b.Context(), req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		theirs := childTime(b) - before
+		before, began := childTime(b), time.Now()
+		q, err := p.StandIn(b.Context(), b.TempDir(), Machine{Bundle: bundle, Repos: repos, Installed: set})
+		if err != nil {
+			b.Fatal(err)
+		}
+		laid = append(laid, time.Since(began).Seconds())
+		got, err := q.Plan(b.Context(), req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ratios = append(ratios, (childTime(b)-before).Seconds()/theirs.Seconds())
+		if !slices.Equal(got.Want, own.Want) || len(own.Want) < 1400 {
+			b.Fatalf("it wants %d, planned elsewhere %d", len(own.Want), len(got.Want))
+		}
+	}
+	slices.Sort(ratios)
+	slices.Sort(laid)
+	b.ReportMetric(ratios[len(ratios)/2], "elsewhere/own")
+	b.ReportMetric(laid[len(laid)/2], "lay-out-s")
+}
+
 // childTime is the CPU that finished children have used.
 func childTime(t testing.TB) time.Duration {
 	t.Helper()
