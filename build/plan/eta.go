@@ -44,7 +44,7 @@ func Ends(jobs []claims.JobInfo, peers []claims.Peer) map[string]Range {
 	for draw := range n {
 		end := map[string]int64{}
 		m.begin(draw)
-		f.run(m.left, m.work, int64(float64(m.setup)*m.pace), func(i int32, a Assignment) {
+		f.run(m.left, m.work, m.paceOf, int64(float64(m.setup)*m.pace), func(i int32, a Assignment) {
 			for _, id := range jobs[i].Rounds {
 				end[id] = max(end[id], a.Finish)
 			}
@@ -89,6 +89,7 @@ type model struct {
 	curse            curse
 	slower           wrong              // of builds against the cores' measured speed
 	speed            map[string]float64 // of each drone's slots, core-ms per ms
+	each             map[string]float64 // how much longer the builds of each drone take than those of all
 	tried            bool               // builds have ended, so that the machines' pace is known
 	setup            int64              // ms that each build takes whatever it costs
 	drift, driftBias float64            // by how much all of it changes, in logarithms
@@ -184,7 +185,7 @@ func newModel(jobs []claims.JobInfo, peers []claims.Peer, draws int) *model {
 		}
 		raw.add(float64(info.Good.CoreMillis), guessOf(info))
 		if s := m.speed[info.Good.Peer]; s > 0 && info.Good.Millis > 0 {
-			walls = append(walls, wall{took: float64(info.Good.Millis), computed: float64(info.Good.CoreMillis) / s, ended: hlc.Time(info.Good.Started).Millis() + info.Good.Millis})
+			walls = append(walls, wall{took: float64(info.Good.Millis), computed: float64(info.Good.CoreMillis) / s, peer: info.Good.Peer, ended: hlc.Time(info.Good.Started).Millis() + info.Good.Millis})
 		}
 	}
 	own = raw.wrong(own, plannedUnsure).own
@@ -356,7 +357,7 @@ func (m *model) left(j *claims.BeatJob) int64 {
 	}
 	// The set-up is no part of what the estimate is wrong by.
 	setup := min(whole, float64(m.setup))
-	whole = setup*m.pace + (whole-setup)*m.factorOf(info)
+	whole = (setup*m.pace + (whole-setup)*m.factorOf(info)) * m.paceOf(info.Holder)
 	d := math.Hypot(m.spread(info), m.slower.own)
 	if told {
 		// Two words on the logarithm of the whole: the estimate's and the log's. Of

@@ -243,3 +243,26 @@ func TestAForecastOfNonsenseIsNoNonsense(t *testing.T) {
 		}
 	}
 }
+
+// Of two drones that say that they are equal one takes three times as long.
+func TestADroneThatIsSlowerThanItSaysIsKnown(t *testing.T) {
+	peers := []claims.Peer{peer("fast", 1000), peer("slow", 1000)}
+	build1 := func(id string, took int64) Range {
+		var jobs []claims.JobInfo
+		for n := range int64(20) {
+			for p, f := range map[string]int64{"fast": 1, "slow": 3} {
+				i := about(job(fmt.Sprint(p, n), 60_000+10_000*n), claims.JobSafe, 1)
+				i.Others = i.Job.CoreMillis
+				i.Good = &claims.Result{Peer: p, Outcome: build.Outcome{Millis: f * i.Job.CoreMillis, CoreMillis: i.Job.CoreMillis}}
+				jobs = append(jobs, i)
+			}
+		}
+		i := about(job("a", 600_000), claims.JobBuilding, 1)
+		i.Holder = id
+		i.Beat = claims.BeatJob{Key: i.Job.Key, Compiling: true, InvestedMS: took, LeftMS: claims.Left(600_000, took)}
+		return Ends(append(jobs, i), peers)["r"]
+	}
+	if fast, slow := build1("fast", 60_000), build1("slow", 60_000); slow.Median < 2*fast.Median || fast.Median > 900_000 {
+		t.Errorf("a build of 600 s has %d s left on the one, and %d s on the other", fast.Median/1000, slow.Median/1000)
+	}
+}

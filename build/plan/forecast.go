@@ -15,7 +15,7 @@ import (
 func Forecast(jobs []claims.JobInfo, peers []claims.Peer) map[build.Key]Assignment {
 	f := newForecast(jobs, peers)
 	out := make(map[build.Key]Assignment, len(jobs))
-	f.run(remaining, func(i int32) int64 { return jobs[i].Work }, 0, func(i int32, a Assignment) { out[jobs[i].Job.Key] = a })
+	f.run(remaining, func(i int32) int64 { return jobs[i].Work }, nil, 0, func(i int32, a Assignment) { out[jobs[i].Job.Key] = a })
 	return out
 }
 
@@ -51,9 +51,14 @@ func newForecast(jobs []claims.JobInfo, peers []claims.Peer) *forecast {
 
 // run computes one schedule: left is how long a build that is under way still
 // takes, work what one that is not will cost, setup the time that each takes
-// besides, in ms.
-func (f *forecast) run(left func(*claims.BeatJob) int64, work func(i int32) int64, setup int64, each func(i int32, a Assignment)) {
+// besides, in ms, and pace a factor of what they take on a drone; nil = none.
+func (f *forecast) run(left func(*claims.BeatJob) int64, work func(i int32) int64, pace func(peer string) float64, setup int64, each func(i int32, a Assignment)) {
 	f.s.loadWith(f.peers, left)
+	if pace != nil {
+		for i := range f.s.drones {
+			f.s.drones[i].pace = int64(1000 * pace(f.s.drones[i].id))
+		}
+	}
 	clear(f.finish)
 	for _, i := range f.held {
 		info := &f.jobs[i]

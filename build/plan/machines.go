@@ -13,6 +13,7 @@ import (
 type wall struct {
 	took, computed float64
 	ended          int64
+	peer           string
 }
 
 const (
@@ -21,6 +22,7 @@ const (
 	wallsSampled            = 40   // for their slope
 	driftUnsure             = 0.25 // before any build tells, and what that counts as
 	driftPrior              = 2
+	pacePrior               = 2   // builds that a drone's pace is thought to be that of all
 	enoughHalves            = 4   // builds on each side, to tell the newer from the older
 	apart                   = 1.2 // times as long, for a pair to have one
 	enoughPairs             = 10
@@ -54,7 +56,33 @@ func (m *model) learnMachines(walls []wall) {
 	}
 	m.slower = slower.wrong(slowerOwn, slowerUnsure)
 	m.tried = slower.n > 0
+	m.each = eachPace(all, m.setup, m.slower.bias)
 	m.driftBias, m.drift = drift(all, m.setup, m.slower.bias)
+}
+
+// eachPace is how much longer the builds of each drone take than those of all, as a
+// factor: it measured its speed while somebody else used it, or nobody.
+func eachPace(walls []wall, setup int64, slower float64) map[string]float64 {
+	by := map[string]*tally{}
+	for _, w := range walls {
+		if by[w.peer] == nil {
+			by[w.peer] = &tally{}
+		}
+		by[w.peer].add(w.took, float64(setup)+w.computed*math.Exp(slower))
+	}
+	out := make(map[string]float64, len(by))
+	for id, t := range by {
+		out[id] = math.Exp(t.sum / (t.n + pacePrior))
+	}
+	return out
+}
+
+// paceOf is that of one drone, 1 where nothing is known of it.
+func (m *model) paceOf(peer string) float64 {
+	if f, ok := m.each[peer]; ok {
+		return f
+	}
+	return 1
 }
 
 // drift is how the newer half of the builds differs from all, and by how much that

@@ -52,6 +52,7 @@ type drone struct {
 	id       string
 	hash     uint64
 	speed    int64   // core-milliseconds per second of one slot
+	pace     int64   // in a forecast, how long builds take for that, in permille; 0 = as long as it says
 	free     []int64 // milliseconds from now, per slot, sorted
 	until    int64   // expected availability in ms; 0 = steady
 	builders uint8   // bit set of builderBit
@@ -293,7 +294,11 @@ func (s *Scheduler) place(v *View, t *task, notBefore int64) (Assignment, bool) 
 		return Assignment{}, false
 	}
 	if t.costs > 0 {
-		best.finish += (t.costs - t.work) * 1000 / best.d.speed
+		took := t.setup + t.costs*1000/best.d.speed + 1
+		if best.d.pace > 0 {
+			took = took * best.d.pace / 1000
+		}
+		best.finish = best.start + took
 	}
 	best.d.free[0] = best.finish
 	for i := 1; i < len(best.d.free) && best.d.free[i] < best.d.free[i-1]; i++ {
