@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -98,6 +97,7 @@ type model struct {
 
 	draw   int         // which one it is
 	shares [][]float64 // of each job, per draw
+	drawn  []estimated // as far as it was needed
 	common [4][]float64
 	crowd  crowd
 }
@@ -153,15 +153,17 @@ const (
 )
 
 func newModel(jobs []claims.JobInfo, peers []claims.Peer, draws int) *model {
-	m := &model{jobs: jobs, at: make(map[build.Key]int32, len(jobs)), speed: make(map[string]float64, len(peers)), shares: make([][]float64, len(jobs))}
-	order := make([]int, draws)
+	m := &model{jobs: jobs, at: make(map[build.Key]int32, len(jobs)), speed: make(map[string]float64, len(peers)), shares: make([][]float64, len(jobs)), drawn: make([]estimated, len(jobs))}
+	order, all := make([]int, draws), make([]float64, len(jobs)*draws)
 	for i := range jobs {
 		if !jobs[i].State.Done() {
-			m.shares[i] = stratified(hashKey(jobs[i].Job.Key), draws, order)
+			m.shares[i] = all[i*draws : (i+1)*draws : (i+1)*draws]
+			stratify(m.shares[i], hashKey(jobs[i].Job.Key), order)
 		}
 	}
 	for k := range m.common {
-		m.common[k] = stratified(uint64(k), draws, order)
+		m.common[k] = make([]float64, draws)
+		stratify(m.common[k], uint64(k), order)
 	}
 	for i := range peers {
 		b := &peers[i].Beat
@@ -318,13 +320,27 @@ func (m *model) spread(info *claims.JobInfo) float64 {
 	return m.errs[0].own * m.curse.sure(info)
 }
 
+// estimated is what is the same of a job in all draws: what it is expected to
+// cost, how unsure that is, and which common error it has.
+type estimated struct {
+	work, dev float64
+	kind      int
+}
+
 // work draws what a job costs in all, in core-milliseconds.
 func (m *model) work(i int32) int64 {
 	info, u := &m.jobs[i], m.shares[i][m.draw]
 	if unknown(info) {
 		return max(1, int64(m.crowd.quantile(u)*m.factor[2]))
 	}
-	return max(1, int64(float64(info.Work)*m.factorOf(info)*math.Exp(math.Hypot(m.spread(info), m.slower.own)*normalAt(u))))
+	e := &m.drawn[i]
+	if e.dev == 0 {
+		*e = estimated{float64(info.Work), math.Hypot(m.spread(info), m.slower.own), 1}
+		if !info.Estimate.Measured {
+			e.work, e.kind = e.work*m.curse.factor(info), 0
+		}
+	}
+	return max(1, int64(e.work*m.factor[e.kind]*math.Exp(e.dev*normalAt(u))))
 }
 
 // left draws how long a build that is under way still takes. One that has gone
@@ -381,21 +397,21 @@ func (m *model) left(j *claims.BeatJob) int64 {
 	return max(1, int64(whole*math.Exp(d*normalAt(min(u, 1-1e-9))))-j.InvestedMS)
 }
 
-// stratified draws n numbers between 0 and 1, one of each nth part and in an order
-// that follows from the key (a Latin hypercube, McKay et al. 1979): one build that
-// decides the end has all of its distribution in 32 draws, where independent ones
-// would be a tenth wider or narrower than it, and the same at every look. order is
-// scratch for n numbers.
-func stratified(key uint64, n int, order []int) []float64 {
-	out := make([]float64, n)
+// stratify draws as many numbers between 0 and 1 as out has room for, one of each
+// nth part and in an order that follows from the key (a Latin hypercube, McKay et
+// al. 1979): one build that decides the end has all of its distribution in 32
+// draws, where independent ones would be a tenth wider or narrower than it, and the
+// same at every look. order is scratch of the same length.
+func stratify(out []float64, key uint64, order []int) {
 	for i := range out {
 		out[i], order[i] = uniform(key, uint64(i)), i
+		for k := i; k > 0 && out[order[k]] < out[order[k-1]]; k-- { // few: insertion is quickest
+			order[k], order[k-1] = order[k-1], order[k]
+		}
 	}
-	slices.SortFunc(order[:n], func(a, b int) int { return cmp.Compare(out[a], out[b]) })
-	for rank, i := range order[:n] {
-		out[i] = (float64(rank) + uniform(^key, uint64(i))) / float64(n)
+	for rank, i := range order {
+		out[i] = (float64(rank) + uniform(^key, uint64(i))) / float64(len(out))
 	}
-	return out
 }
 
 func uniform(key, number uint64) float64 {
