@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/build-swarm/swarm/build"
+	"github.com/build-swarm/swarm/build/progress"
 	"github.com/build-swarm/swarm/build/release"
 	"github.com/build-swarm/swarm/claims"
 )
@@ -124,6 +125,9 @@ func (p *Publisher) show(ctx context.Context, out *Released) (bool, error) {
 	if err := p.Announce(ctx, info.CID); err != nil {
 		return false, err
 	}
+	if err := p.second(ctx, info.CID); err != nil {
+		return false, err
+	}
 	moved := false
 	err = p.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
 		if !sameHead(r.Channel(out.Target, release.Stable), out.Head) {
@@ -142,6 +146,27 @@ func (p *Publisher) show(ctx context.Context, out *Released) (bool, error) {
 		return append(evs, aged(r.Releases(out.Target), out.Shown)...)
 	})
 	return moved, err
+}
+
+// secondWithin is how long a second peer may take to get a release's list of
+// packages, some KiB to some MiB.
+const secondWithin = time.Minute
+
+// second has another peer hold a release before the channel shows it: if this
+// machine dies now, the channel does not point to what nobody knows.
+func (p *Publisher) second(ctx context.Context, c cid.Cid) error {
+	if p.Replicate == nil {
+		return nil
+	}
+	progress.Tell(ctx, progress.Step{What: "copy its list to a second peer"})
+	limited, cancel := context.WithTimeout(ctx, secondWithin)
+	defer cancel()
+	err := p.Replicate(limited, c, 2)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		p.Log.Warn("release is shown before a second peer has its list", "cid", c)
+		return nil
+	}
+	return err
 }
 
 func listing(out *Released) release.Listing {

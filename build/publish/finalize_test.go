@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -104,6 +105,29 @@ func TestARoundForAPersonIsReleasedByThatPersonAlone(t *testing.T) {
 	finalize(t, pub)
 	if state(t, p, "r1") != build.RoundClosed {
 		t.Error("the round stays open though all of it is released")
+	}
+}
+
+func TestAChannelIsMovedWhenASecondPeerHasTheRelease(t *testing.T) {
+	t.Parallel()
+	p := agenttest.Start(t, t.TempDir())
+	pub := publisher(p)
+	a := version(t, "x/a-1")
+	ask(p, "r1", a)
+	built(t, p, a)
+	var copied string
+	pub.Replicate = func(ctx context.Context, c cid.Cid, copies int) error {
+		p.Do(func(r *claims.Replica, _ claims.Now) []claims.Event {
+			if r.Channel("t", release.Stable) != nil || copies != 2 {
+				t.Errorf("%d copies, and the channel shows %v", copies, r.Channel("t", release.Stable))
+			}
+			return nil
+		})
+		copied = c.String()
+		return nil
+	}
+	if out := finalize(t, pub); out.Shown.Release != copied {
+		t.Errorf("copied %q, shown %q", copied, out.Shown.Release)
 	}
 }
 

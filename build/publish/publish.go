@@ -69,6 +69,9 @@ type Publisher struct {
 	Board    *agent.Agent
 	Store    cas.Store
 	Announce func(ctx context.Context, c cid.Cid) error
+	// Replicate returns when that many peers hold a blob, or all that take it. nil =
+	// nobody copies anything.
+	Replicate func(ctx context.Context, c cid.Cid, copies int) error
 	// Fetch brings a blob into Store.
 	Fetch func(ctx context.Context, c cid.Cid) error
 	// Open opens a blob of size bytes here or at its holders.

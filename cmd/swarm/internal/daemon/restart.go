@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,17 +99,19 @@ func Drain(w *worker.Worker, limit time.Duration, log *slog.Logger) {
 func Replicate(ctx context.Context, board *agent.Agent, c cid.Cid, copies int) error {
 	changed := board.Changed()
 	for {
-		held, storing := 0, 0
+		var holders []string
+		takers := 0
 		err := board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
-			held = len(r.Holders(c.String(), true, now))
+			holders = r.Holders(c.String(), true, now)
 			for _, p := range r.Peers(now) {
-				if p.Live && p.Beat.Stores {
-					storing++
+				// A full one never takes it: it would be waited for in vain.
+				if p.Live && !p.Self && p.Beat.Takes(0, 1) && !slices.Contains(holders, p.ID) {
+					takers++
 				}
 			}
 			return nil
 		})
-		if err != nil || held >= min(copies, max(1, storing)) {
+		if err != nil || len(holders) >= copies || takers == 0 {
 			return err
 		}
 		select {

@@ -200,7 +200,7 @@ func (n *Node) construct(id p2p.Identity, key p2p.SwarmKey) (err error) {
 		}
 	}
 	n.guest = daemon.WatchMachine(cfg.Guest, cfg.State, n.worker, cfg.Pool, clock, n.tell, n.quiet, cfg.Sensors)
-	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Fetch: fetch, Log: cfg.Log, Every: n.quiet.Every, Try: daemon.Trial(cfg.Planners, cfg.Log),
+	n.publisher = &publish.Publisher{Self: n.host.Self(), Board: n.board, Store: n.store, Announce: n.holdings.Announce, Replicate: q.Replicate, Fetch: fetch, Log: cfg.Log, Every: n.quiet.Every, Try: daemon.Trial(cfg.Planners, cfg.Log),
 		Open: func(ctx context.Context, c cid.Cid, size int64) (io.ReadSeekCloser, error) {
 			return n.catalog.Open(ctx, c, size)
 		}}
