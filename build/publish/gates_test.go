@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -198,6 +199,18 @@ func TestAMachinesFaultHoldsNoPackageBack(t *testing.T) {
 	out := finalizeAgain(t, pub)
 	if got := out.Install.String(); got != "not made: there is no other drone for it" {
 		t.Errorf("it says %q", got)
+	}
+}
+
+func TestAReleaseIsTriedAgainForSomethingNewOrWhenAMachineMayBeWell(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	refused, broke := attempt{mark: "a"}, attempt{mark: "a", until: now.Add(retry)}
+	if !(attempt{}).again("a", now) || !refused.again("b", now) || refused.again("a", now.Add(time.Hour)) {
+		t.Error("what was refused is tried again for something new alone")
+	}
+	if broke.again("a", now.Add(retry-1)) || !broke.again("a", now.Add(retry)) || !broke.again("b", now) {
+		t.Error("what a machine could not end is tried again after a while")
 	}
 }
 

@@ -100,6 +100,11 @@ type attempt struct {
 	until time.Time // when the same may be tried again; zero = never
 }
 
+// again reports whether a release of what mark says is to be tried.
+func (a attempt) again(mark string, now time.Time) bool {
+	return a.mark != mark || !a.until.IsZero() && !now.Before(a.until)
+}
+
 // retry is after how long an install test that broke off is made again.
 const retry = 10 * time.Minute
 
@@ -129,8 +134,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			return err
 		}
 		for _, d := range due {
-			was := p.tried[d.target]
-			if was.mark == d.mark && (was.until.IsZero() || time.Now().Before(was.until)) {
+			if !p.tried[d.target].again(d.mark, time.Now()) {
 				continue
 			}
 			is := attempt{mark: d.mark}

@@ -301,29 +301,34 @@ func (t *InstallTests) InstallElsewhere(ctx context.Context, target, manifest, b
 		return publish.Installed{Why: "there is no other drone for it"}, nil
 	}
 	may := min(installMost, installLeast+time.Duration(len(fresh))*installEach)
+	return eachUntilOne(ctx, drones, why, may, func(ctx context.Context, peer string) (installReply, error) {
+		return t.ask(ctx, peer, installRequest{manifest, before})
+	})
+}
+
+// eachUntilOne asks one drone after another until one has made the test, each for
+// so long at the most. why says of others why they cannot make it.
+func eachUntilOne(ctx context.Context, drones []drone, why []string, may time.Duration, ask func(context.Context, string) (installReply, error)) (publish.Installed, error) {
 	broke := 0
 	for _, d := range drones {
 		limited, cancel := context.WithTimeout(ctx, may)
-		reply, err := t.ask(limited, d.id, installRequest{manifest, before})
+		reply, err := ask(limited, d.id)
 		cancel()
-		if ctx.Err() != nil {
-			return publish.Installed{}, ctx.Err()
-		}
 		switch {
-		case err != nil || reply.Why != "":
-			if errors.Is(err, errBegun) || reply.Broke {
-				broke++
-			}
-			if err != nil {
-				reply.Why = problem(err)
-			}
-			why = append(why, d.nick+": "+reply.Why)
-			if broke == installBreaks {
-				return publish.Installed{Why: build.OneLine(strings.Join(why, "; "), 300), Broke: true}, nil
-			}
-		default:
+		case ctx.Err() != nil:
+			return publish.Installed{}, ctx.Err()
+		case err == nil && reply.Why == "":
 			rep := reply.Report
 			return publish.Installed{Peer: d.nick, Packages: rep.Installed, Failed: tried(rep.Failed), Untried: tried(rep.Untried)}, nil
+		case err != nil:
+			reply.Why, reply.Broke = problem(err), errors.Is(err, errBegun)
+		}
+		why = append(why, d.nick+": "+reply.Why)
+		if reply.Broke {
+			broke++
+		}
+		if broke == installBreaks {
+			break
 		}
 	}
 	return publish.Installed{Why: build.OneLine(strings.Join(why, "; "), 300), Broke: broke > 0}, nil

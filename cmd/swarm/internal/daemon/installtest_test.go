@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -75,5 +77,45 @@ func TestAPeerThatCanIsolateNothingDeclinesAnInstallTest(t *testing.T) {
 	reply, err := (&InstallTests{Net: net.Host("asker")}).ask(t.Context(), "drone", installRequest{Manifest: "one"})
 	if err != nil || !reply.Done || reply.Why != "it can isolate nothing" {
 		t.Errorf("%+v %v", reply, err)
+	}
+}
+
+func TestAnotherDroneIsAskedWhereOneCannotEndAnInstallTest(t *testing.T) {
+	t.Parallel()
+	full := installReply{Done: true, Why: "no space left on the device (while x/a-1 was installed)", Broke: true}
+	busy := installReply{Done: true, Why: "it makes another install test"}
+	good := installReply{Done: true, Report: emerge.InstallReport{Installed: 2, Failed: []emerge.Tested{{Reason: "preinst phase: no"}}}}
+	lost := fmt.Errorf("%w, and then: %w", errBegun, errors.New("connection reset"))
+	for name, c := range map[string]struct {
+		replies []any
+		want    string
+		broke   bool
+		asked   int
+	}{
+		"the second makes it":            {[]any{full, good}, "d1 installed 2 packages into a fresh root; 1 could not be installed", false, 2},
+		"nobody is free":                 {[]any{busy, busy}, "not made: d0: it makes another install test; d1: it makes another install test", false, 2},
+		"one broke off, one is not free": {[]any{full, busy}, "not made: d0: no space left on the device (while x/a-1 was installed); d1: it makes another install test", true, 2},
+		"it began and was lost":          {[]any{lost}, "", true, 1},
+		"it was never heard of":          {[]any{errors.New("no route")}, "not made: d0: no route", false, 1},
+		"enough broke off":               {[]any{full, full, full, good}, "", true, installBreaks},
+	} {
+		var drones []drone
+		for i := range c.replies {
+			drones = append(drones, drone{fmt.Sprint(i), fmt.Sprint("d", i)})
+		}
+		asked := 0
+		got, err := eachUntilOne(t.Context(), drones, nil, time.Minute, func(_ context.Context, id string) (installReply, error) {
+			asked++
+			switch r := c.replies[asked-1].(type) {
+			case installReply:
+				return r, nil
+			case error:
+				return installReply{}, r
+			}
+			return installReply{}, nil
+		})
+		if err != nil || got.Broke != c.broke || asked != c.asked || c.want != "" && got.String() != c.want {
+			t.Errorf("%s: %s (broke %v) after %d, %v", name, got.String(), got.Broke, asked, err)
+		}
 	}
 }
