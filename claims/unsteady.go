@@ -45,8 +45,9 @@ func (r *Replica) noteEnded(author string, o build.Outcome, stamp hlc.Time) {
 
 // Trial says how a drone stands that fails others' successes.
 type Trial struct {
-	Failures int   // in a row, of those that count against the drone
-	WaitMS   int64 // until it may take a small job; 0 = now
+	Failures int    // in a row, of those that count against the drone
+	WaitMS   int64  // until it may take a small job; 0 = now
+	Reason   string // of the newest of them
 }
 
 // Held reports whether the drone takes nothing but a small job when it may.
@@ -72,7 +73,9 @@ func (r *Replica) Trial(peer string, now Now) Trial {
 		if e.class == build.Cancelled || e.class == build.BadPackage && r.packagesFault(peer, e.key, now) {
 			continue
 		}
-		t.Failures++
+		if t.Failures++; t.Failures == 1 {
+			t.Reason = r.reasonOf(peer, e.key, e.stamp)
+		}
 		last = max(last, e.stamp)
 	}
 	if !t.Held() {
@@ -81,6 +84,16 @@ func (r *Replica) Trial(peer string, now Now) Trial {
 	pause := min(int64(trialMost), trialFirst<<min(t.Failures-TrialAfter, 10))
 	t.WaitMS = min(pause, max(0, last.Millis()+pause-now.Wall))
 	return t
+}
+
+// reasonOf is why a build of a key by a peer failed, as it said at a time.
+func (r *Replica) reasonOf(peer string, k build.Key, stamp hlc.Time) string {
+	for _, o := range r.idx.results[k] {
+		if o.Peer == peer && o.Stamp == stamp {
+			return o.Reason
+		}
+	}
+	return ""
 }
 
 // packagesFault reports whether a failure is the package's by all that is known.

@@ -212,7 +212,7 @@ func (l *look) standing(s *Snapshot) []Issue {
 		}
 	}
 	is := Issue{ID: "drones", Kind: IssueHeld, Severity: Blocked, Title: count(ready, "job") + " could start and every drone holds back",
-		Detail: build.OneLine(strings.Join(why, "; "), 300), HoldsUp: ready + waiting, Do: do}
+		Detail: build.OneLine(strings.Join(why, "; "), 600), HoldsUp: ready + waiting, Do: do}
 	if drones == 0 {
 		is.Kind, is.Title, is.Detail, is.Do = IssueNoDrone, count(ready, "job")+" could start and no drone is here", "no live peer builds", "swarm run"
 	}

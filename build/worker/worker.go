@@ -353,14 +353,17 @@ func (w *Worker) KeptRoots() (roots [][]byte, installMS int64) {
 // tried notes how this drone stands with its failures, and reports whether it is
 // held because of them.
 func (w *Worker) tried(t claims.Trial, now claims.Now) bool {
-	why := ""
+	why, last := "", ""
+	if t.Reason != "" {
+		last = " (the last: " + build.OneLine(t.Reason, 120) + ")"
+	}
 	switch {
 	case t.Held() && t.WaitMS > 0:
 		// A time and no duration: what others are told stays the same meanwhile.
 		at := time.UnixMilli(now.Wall + t.WaitMS).UTC().Add(30 * time.Second).Format("15:04 MST")
-		why = fmt.Sprintf("%d builds in a row failed here; tries a small one at %s", t.Failures, at)
+		why = fmt.Sprintf("%d builds in a row failed here%s; tries a small one at %s", t.Failures, last, at)
 	case t.Held():
-		why = fmt.Sprintf("%d builds in a row failed here; builds a small one to see whether it can again", t.Failures)
+		why = fmt.Sprintf("%d builds in a row failed here%s; builds a small one to see whether it can again", t.Failures, last)
 	}
 	w.mu.Lock()
 	w.trial = why

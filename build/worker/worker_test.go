@@ -259,7 +259,7 @@ func TestABrokenDronePausesInsteadOfFailingTheWholeQueue(t *testing.T) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.After(30 * time.Second); ; {
-		if ok, why := x.worker.Accepting(); !ok && strings.Contains(why, "3 builds in a row failed here; tries a small one at") {
+		if ok, why := x.worker.Accepting(); !ok && strings.Contains(why, "3 builds in a row failed here (the last: no compiler); tries a small one at") {
 			break
 		}
 		select {
