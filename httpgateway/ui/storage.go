@@ -45,7 +45,7 @@ func classRows(list []view.BlobClass) []classRow {
 		for _, x := range []struct {
 			n    int
 			word string
-		}{{c.Lost, "on no peer here"}, {c.Single, "with one copy"}, {c.Few, "with too few"}} {
+		}{{c.Lost, "on no peer here"}, {c.Single, "with one copy"}, {c.Few, "waiting for a third copy"}} {
 			if x.n > 0 {
 				bad = append(bad, fmt.Sprint(x.n, " ", x.word))
 			}

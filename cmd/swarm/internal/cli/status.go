@@ -99,6 +99,9 @@ func showStatus(o render.Out, s view.Snapshot) {
 	o.Printf("\nNEXT ACTION: %s\n", o.Styled(render.Strong, s.Next))
 }
 
+// shownCommand is how much of a round's command a terminal shows.
+const shownCommand = 50
+
 func showRound(o render.Out, r view.Round) {
 	left := ""
 	if r.LeftMS > 0 {
@@ -116,7 +119,11 @@ func showRound(o render.Out, r view.Round) {
 	if r.Impulse > 0 {
 		left = fmt.Sprintf(", %.0f/h", r.Impulse) + left
 	}
-	o.Labeled(render.Strong, "round "+r.ID+":", fmt.Sprintf("%s (%s): needed %d, building %d, done %d%s%s", r.Command, r.Priority, r.Jobs, r.Building, r.Done, more, left))
+	command := r.Command
+	if o.TTY { // one line of a terminal; what was asked for is on the page, and in a pipe
+		command = render.Fit(command, shownCommand)
+	}
+	o.Labeled(render.Strong, "round "+r.ID+":", fmt.Sprintf("%s (%s): needed %d, building %d, done %d%s%s", command, r.Priority, r.Jobs, r.Building, r.Done, more, left))
 }
 
 // shownIssues is how many root causes status lists; the page has them all.
@@ -289,7 +296,7 @@ func classes(all []view.BlobClass) string {
 		for _, x := range []struct {
 			n    int
 			word string
-		}{{c.Lost, "on no peer that is here"}, {c.Single, "with a single copy"}, {c.Few, "with too few"}} {
+		}{{c.Lost, "on no peer that is here"}, {c.Single, "with a single copy"}, {c.Few, "waiting for a third copy"}} {
 			if x.n > 0 {
 				bad = append(bad, fmt.Sprintf("%d %s", x.n, x.word))
 			}

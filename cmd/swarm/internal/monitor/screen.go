@@ -225,7 +225,7 @@ func classLine(c view.BlobClass) string {
 	for _, x := range []struct {
 		n    int
 		word string
-	}{{c.Lost, "on no peer that is here"}, {c.Single, "with a single copy"}, {c.Few, "with too few"}} {
+	}{{c.Lost, "on no peer that is here"}, {c.Single, "with a single copy"}, {c.Few, "waiting for a third copy"}} {
 		if x.n > 0 {
 			bad += fmt.Sprintf(", %d %s", x.n, x.word)
 		}
