@@ -10,7 +10,8 @@
 //
 // A consumer is a machine that installs a target's releases; its Installed set
 // says what it has. A Listing is what the board says of a release, also when no
-// head shows it any more.
+// head shows it any more. HeldBack is what the board says of packages that a gate
+// refused when a release was made last.
 //
 // Invariants.
 //   - A Manifest is closed: every Need of an entry is the key of an entry. What

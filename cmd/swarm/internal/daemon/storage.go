@@ -155,6 +155,9 @@ func blobNames(r *claims.Replica) map[[32]byte]string {
 	for _, ch := range r.Channels() {
 		note(ch.Release, fmt.Sprintf("release of %s/%s", ch.Target, ch.Name))
 	}
+	for _, l := range r.Releases("") {
+		note(l.Release, fmt.Sprintf("release %d of %s", l.Number, l.Target))
+	}
 	for _, rd := range r.Rounds() {
 		if rd.PlanCID != "" {
 			note(rd.PlanCID, "plan of round "+rd.ID)
