@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/build-swarm/swarm/build"
 	"github.com/build-swarm/swarm/build/release"
+	"github.com/build-swarm/swarm/cas"
 	"github.com/build-swarm/swarm/claims"
 	"github.com/build-swarm/swarm/claims/agent/agenttest"
 )
@@ -212,6 +214,65 @@ func TestGlibcIsNeverDowngraded(t *testing.T) {
 	_, err := pub.Rollback(t.Context(), "t", "1", false)
 	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "sys-libs/glibc would go from 2.41-r1 to 2.40") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Both machines that had what is shown are gone, and with them its list.
+func TestAChannelWhoseReleaseIsNowhereCanBeRolledBack(t *testing.T) {
+	t.Parallel()
+	p := agenttest.Start(t, t.TempDir())
+	pub := publisher(p)
+	old := version(t, "sys-libs/glibc-2.40")
+	ask(p, "r1", old)
+	built(t, p, old)
+	finalize(t, pub)
+	tool := version(t, "x/tool-1")
+	ask(p, "r2", tool)
+	built(t, p, tool)
+	lost, err := cas.Parse(finalize(t, pub).Shown.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := cas.Digest(lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub.Fetch = func(ctx context.Context, c cid.Cid) error {
+		if c == lost {
+			return errors.New("no holder delivers the blob")
+		}
+		return p.NoPeers(ctx, c)
+	}
+	if _, err := pub.Rollback(t.Context(), "t", "1", false); err == nil || errors.Is(err, ErrRefused) {
+		t.Errorf("a peer has it and does not answer: %v", err)
+	}
+	p.Do(func(r *claims.Replica, _ claims.Now) []claims.Event {
+		shard := claims.Holdings{Shard: int(d[0]) % claims.HoldShards}
+		for other := range r.Blobs() {
+			if int(other[0])%claims.HoldShards == shard.Shard && other != d {
+				shard.CIDs = append(shard.CIDs, other[:])
+			}
+		}
+		slices.SortFunc(shard.CIDs, bytes.Compare)
+		return []claims.Event{claims.Post{Body: shard}}
+	})
+	if _, err := pub.Finalize(t.Context(), Request{Target: "t"}); err == nil || !strings.Contains(err.Error(), "swarm rollback") {
+		t.Errorf("finalize: %v", err)
+	}
+	// glibc does not go down all the same.
+	set := release.Installed{Target: "t", Packages: []release.InstalledPackage{{CPV: build.CPV{Category: "sys-libs", Name: "glibc", Version: "2.41"}, Slot: "2.2"}}}
+	if err := Subscribe(t.Context(), p.Board, p.Store, p.Announce, &set); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pub.Rollback(t.Context(), "t", "1", false); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "glibc") {
+		t.Errorf("back before what a consumer has: %v", err)
+	}
+	if err := Unsubscribe(t.Context(), p.Board, "t"); err != nil {
+		t.Fatal(err)
+	}
+	back, err := pub.Rollback(t.Context(), "t", "1", false)
+	if err != nil || !back.Unread || back.To.Number != 1 {
+		t.Errorf("back: %+v, %v", back, err)
 	}
 }
 

@@ -111,6 +111,7 @@ const glibc = "sys-libs/glibc"
 type Back struct {
 	From, To claims.Listed
 	Downs    []Down
+	Unread   bool             // what goes down is not known: nobody has the list of From
 	Repos    []build.Revision // of the tree that To was made of
 	Shown    release.Channel  // after the fact
 }
@@ -150,16 +151,20 @@ func (p *Publisher) Rollback(ctx context.Context, target, name string, try bool)
 	if to.State != release.Kept {
 		return b, fmt.Errorf("%w: release %d was pruned, its packages may be gone", ErrRefused, to.Number)
 	}
-	from, err := LoadManifest(ctx, p.Store, p.Fetch, head.Release)
-	if err != nil {
-		return b, err
-	}
 	m, err := LoadManifest(ctx, p.Store, p.Fetch, to.Release)
 	if err != nil {
 		return b, err
 	}
-	b.Downs, b.Repos = Downgrades(from, m), m.Repos
-	for _, d := range b.Downs {
+	b.Repos = m.Repos
+	from, err := LoadManifest(ctx, p.Store, p.Fetch, head.Release)
+	if err == nil {
+		b.Downs = Downgrades(from, m)
+	} else if b.Unread = p.nowhere(ctx, head.Release); !b.Unread {
+		return b, err
+	} else if from, err = p.installedGlibc(ctx, target); err != nil {
+		return b, err
+	}
+	for _, d := range Downgrades(from, m) {
 		if d.CP == glibc {
 			return b, fmt.Errorf("%w: %s would go from %s to %s, and nothing built against the newer one would start", ErrRefused, glibc, d.From, orNone(d.To))
 		}
@@ -178,6 +183,38 @@ func orNone(v string) string {
 		return "none"
 	}
 	return v
+}
+
+// nowhere reports whether no peer that is here has a blob.
+func (p *Publisher) nowhere(ctx context.Context, cid string) (is bool) {
+	err := p.Board.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+		is = len(r.Holders(cid, true, now)) == 0
+		return nil
+	})
+	return is && err == nil
+}
+
+// installedGlibc stands in for a release that nobody has: it holds what consumers
+// have installed of the one package that may not go down.
+func (p *Publisher) installedGlibc(ctx context.Context, target string) (*release.Manifest, error) {
+	var subs []release.Subscription
+	err := p.Board.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
+		subs = r.Subscriptions(target)
+		return nil
+	})
+	m := &release.Manifest{Target: target}
+	for _, sub := range subs {
+		var set *release.Installed
+		if set, err = LoadInstalled(ctx, p.Store, p.Fetch, sub.Installed); err != nil {
+			return nil, fmt.Errorf("what a consumer has installed cannot be read, and neither can what is shown: %w", err)
+		}
+		for _, x := range set.Packages {
+			if x.CPV.CP() == glibc {
+				m.Entries = append(m.Entries, release.Entry{CPV: x.CPV, Slot: x.Slot})
+			}
+		}
+	}
+	return m, err
 }
 
 // reachable refuses a release of which something is nowhere.

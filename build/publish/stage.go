@@ -79,6 +79,9 @@ func (p *Publisher) stage(ctx context.Context, req Request, refused refusals) (*
 	s := &Staged{Target: req.Target, Head: b.head, Held: b.held, rounds: b.rounds, memory: b.memory}
 	if b.head != nil {
 		if s.Prev, err = LoadManifest(ctx, p.Store, p.Fetch, b.head.Release); err != nil {
+			if p.nowhere(ctx, b.head.Release) {
+				err = fmt.Errorf("no peer that is here has what %s/%s shows; swarm rollback goes to a release that can be read: %w", req.Target, release.Stable, err)
+			}
 			return nil, err
 		}
 		b.header = orHeader(b.header, s.Prev.Header)

@@ -167,7 +167,11 @@ func showRollback(o render.Out, r control.RollbackReply) {
 	if r.To > r.From {
 		verb = strings.Replace(verb, "back", "on", 1)
 	}
-	o.Labeled(render.Good, fmt.Sprintf("%s/%s %s from release %d to %d:", r.Target, release.Stable, verb, r.From, r.To), downs(len(r.Downs)))
+	what := downs(len(r.Downs))
+	if r.Unread {
+		what = "what goes down is not known, no peer that is here has the list of what is shown"
+	}
+	o.Labeled(render.Good, fmt.Sprintf("%s/%s %s from release %d to %d:", r.Target, release.Stable, verb, r.From, r.To), what)
 	if len(r.Downs) > 0 {
 		t := o.NewTable("PACKAGE", "FROM", "TO")
 		for _, d := range r.Downs {

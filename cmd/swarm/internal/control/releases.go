@@ -129,6 +129,9 @@ type RollbackReply struct {
 	Release string           `json:"cid"`
 	Repos   []build.Revision `json:"repos"` // of the tree that the release was made of, as far as known
 	Downs   []Down           `json:"downgrades"`
+	// Unread: what goes down is not known, since no peer that is here has the list of
+	// the release that is shown.
+	Unread bool `json:"unread"`
 }
 
 // MarkRequest pins a release, or lets it go.

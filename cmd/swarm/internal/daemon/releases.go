@@ -214,7 +214,7 @@ func (d *Daemon) Rollback(ctx context.Context, req control.RollbackRequest) (con
 	if err != nil {
 		return control.RollbackReply{}, releaseError(err)
 	}
-	reply := control.RollbackReply{Schema: view.Schema, Target: req.Target, Done: !req.Try, From: b.From.Number, To: b.To.Number, Release: b.To.Release, Repos: append([]build.Revision{}, b.Repos...), Downs: []control.Down{}}
+	reply := control.RollbackReply{Schema: view.Schema, Target: req.Target, Done: !req.Try, From: b.From.Number, To: b.To.Number, Release: b.To.Release, Repos: append([]build.Revision{}, b.Repos...), Downs: []control.Down{}, Unread: b.Unread}
 	for _, x := range b.Downs {
 		reply.Downs = append(reply.Downs, control.Down{Package: x.CP, Slot: x.Slot, From: x.From, To: x.To})
 	}
