@@ -39,6 +39,9 @@ func (d *Daemon) Diagnose(ctx context.Context, target string) (control.Diagnosis
 	if err != nil {
 		return out, err
 	}
+	if t == nil || t.State != build.TargetLive {
+		out.Notes = append(out.Notes, "no target "+target+" is known: swarm target ls lists them, swarm target add "+target+" makes it of this machine's configuration")
+	}
 	if t != nil && t.State == build.TargetLive {
 		ask.Bundle, ask.Base, ask.Strict = t.Bundle, t.Base, t.Rebuild == build.RebuildStrict
 		if !t.Base.IsZero() {

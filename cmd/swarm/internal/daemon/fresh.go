@@ -188,6 +188,20 @@ func (d *Daemon) current(ctx context.Context, req control.FreshRequest, step fun
 	if err != nil {
 		return none, nil, err
 	}
+	if req.For != "" {
+		var who string
+		var unknown error
+		err := d.Agent.Do(ctx, func(r *claims.Replica, now claims.Now) []claims.Event {
+			who, unknown = peerNamed(r, req.For, now)
+			return nil
+		})
+		if err := errors.Join(err, unknown); err != nil {
+			return none, nil, err
+		}
+		if who == d.Host.Self() {
+			req.For = ""
+		}
+	}
 	theirs := old != nil && old.State == build.TargetLive && (old.Author != d.Host.Self() || req.For != "")
 	if req.For != "" && !theirs {
 		_, err := d.targetLine(ctx, req.Target)

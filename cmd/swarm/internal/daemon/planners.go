@@ -102,6 +102,8 @@ func (p PortagePlanner) ask(ctx context.Context, req emerge.PlanRequest) (*build
 	req.KeepSource, req.Built = p.KeepSource, p.Built
 	plan, err := p.Portage.Plan(ctx, req)
 	switch {
+	case errors.Is(err, emerge.ErrNoPackage) && strings.Contains(err.Error(), "package set"):
+		return nil, &control.Error{Kind: control.KindNotFound, Message: build.OneLine(err.Error(), 400), Hint: "emerge --list-sets names the sets"}
 	case errors.Is(err, emerge.ErrNoPackage), errors.Is(err, emerge.ErrAmbiguous):
 		return nil, &control.Error{Kind: control.KindNotFound, Message: build.OneLine(err.Error(), 400), Hint: "emerge --search NAME finds the full name"}
 	case errors.Is(err, emerge.ErrResolve):
