@@ -401,6 +401,8 @@ func logsCmd(e *env) *cli.Command {
 
 func buildCmd(e *env) *cli.Command {
 	flags := clientFlags(jsonFlag(), &cli.StringFlag{Name: "with", Usage: "`WHAT` to plan with: portage or sample; else the daemon's own choice"},
+		&cli.StringFlag{Name: "target", Usage: "build for the target `NAME`, from its base; of another machine's, as that would"},
+		&cli.StringFlag{Name: "for", Usage: "with --target: as the machine `PEER` would, of what it has published of itself"},
 		&cli.BoolFlag{Name: "wait", Usage: "wait until the round has ended and show how it goes"})
 	return &cli.Command{
 		Name: "build", Usage: "have the swarm build packages, and what they need", ArgsUsage: "ATOM...", Flags: flags, Before: settings(flags),
@@ -408,6 +410,12 @@ func buildCmd(e *env) *cli.Command {
 			atoms, err := positional(c, 1, -1, "at least one ATOM")
 			if err != nil {
 				return err
+			}
+			switch {
+			case c.String("for") != "" && c.String("target") == "":
+				return usage("swarm build --target NAME --for "+shellWords([]string{c.String("for")})+" "+shellWords(atoms), "--for goes with --target")
+			case c.String("with") == string(build.BuilderSample) && c.String("target") != "":
+				return usage("", "--target is for packages of Portage")
 			}
 			return runBuild(c, e, atoms)
 		},
@@ -417,7 +425,17 @@ func buildCmd(e *env) *cli.Command {
 func runBuild(c *cli.Context, e *env, atoms []string) error {
 	client := control.NewClient(c.String("socket"))
 	ctx, end := e.waiting(c.Context)
-	reply, err := client.Build(ctx, control.BuildRequest{Atoms: atoms, Builder: build.Builder(c.String("with")), Command: "swarm build " + strings.Join(atoms, " ")})
+	var reply control.BuildReply
+	var err error
+	if target := c.String("target"); target == "" {
+		reply, err = client.Build(ctx, control.BuildRequest{Atoms: atoms, Builder: build.Builder(c.String("with")), Command: "swarm build " + strings.Join(atoms, " ")})
+	} else {
+		var fresh control.FreshReply
+		fresh, err = client.Fresh(ctx, control.FreshRequest{
+			Target: target, For: c.String("for"), Atoms: atoms, Named: true, Command: "swarm build --target " + target + " " + strings.Join(atoms, " "),
+		}, func(s control.FreshStep) { showStep(e, s) })
+		reply = fresh.BuildReply
+	}
 	end()
 	if err != nil {
 		return err

@@ -68,6 +68,8 @@ type FreshRequest struct {
 	Target string   `json:"target"`
 	Atoms  []string `json:"atoms"` // sets and atoms; none = @world
 	Full   bool     `json:"full,omitempty"`
+	// Named builds the atoms though they are installed, as "emerge ATOM" does.
+	Named bool `json:"named,omitempty"`
 	// For is a peer that is planned for instead of this machine: a consumer of the
 	// target. "" = this machine where its configuration is the target's, else the
 	// machine whose target it is.

@@ -168,8 +168,8 @@ func freshAtoms(req control.FreshRequest) (atoms, options []string, err error) {
 func (d *Daemon) earlier(ctx context.Context, req control.FreshRequest) (ids []string, err error) {
 	err = d.Agent.Do(ctx, func(r *claims.Replica, _ claims.Now) []claims.Event {
 		for _, rd := range r.Rounds() {
-			all := len(req.Atoms) == 0 && req.For == "" && !strings.Contains(rd.Command, " --for ")
-			if rd.State == build.RoundOpen && rd.Target == req.Target && rd.Requester == d.Host.Self() && strings.HasPrefix(rd.Command, freshWord) &&
+			all := len(req.Atoms) == 0 && req.For == "" && !req.Named && !strings.Contains(rd.Command, " --for ")
+			if rd.State == build.RoundOpen && rd.Target == req.Target && rd.Requester == d.Host.Self() && (req.Named || strings.HasPrefix(rd.Command, freshWord)) &&
 				(all || rd.Command == build.OneLine(req.Command, 200)) {
 				ids = append(ids, rd.ID)
 			}
@@ -260,7 +260,7 @@ func (d *Daemon) planFresh(ctx context.Context, pp PortagePlanner, req control.F
 	step func(string, string, string, ...any),
 ) (*build.Plan, error) {
 	ask := emerge.PlanRequest{
-		Target: req.Target, Atoms: atoms, Update: true, Cache: true, Options: options, Keep: d.keepFile, Bundle: t.Bundle, Base: t.Base, Strict: t.Rebuild == build.RebuildStrict,
+		Target: req.Target, Atoms: atoms, Update: !req.Named, Cache: true, Options: options, Keep: d.keepFile, Bundle: t.Bundle, Base: t.Base, Strict: t.Rebuild == build.RebuildStrict,
 	}
 	if other != nil {
 		// The packages of that machine are not here to be lent.
