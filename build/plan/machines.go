@@ -20,11 +20,11 @@ const (
 	slowerOwn, slowerUnsure = 0.05, 0.15
 	leastSlope, mostSlope   = 0.1, 20.
 	wallsSampled            = 40   // for their slope
-	driftUnsure             = 0.25 // before any build tells, and what that counts as
+	driftUnsure             = 0.35 // before any build tells, and what that counts as
 	driftPrior              = 2
-	pacePrior               = 2   // builds that a drone's pace is thought to be that of all
-	enoughHalves            = 4   // builds on each side, to tell the newer from the older
-	apart                   = 1.2 // times as long, for a pair to have one
+	pacePrior               = 2    // builds that a drone's pace is thought to be that of all
+	driftEach, driftLeast   = 2, 4 // the newest builds of each drone, at the least so many in all, show how it is now
+	apart                   = 1.2  // times as long, for a pair to have one
 	enoughPairs             = 10
 	longBuild               = 8   // times its set-up
 	overdueBy               = 0.5 // deviations that an overdue build takes longer yet, about
@@ -34,8 +34,8 @@ const (
 // set-up and what no core makes faster, and all together a factor, where somebody
 // else uses the machines or builds do not use all cores.
 //
-// Who else uses a machine changes: as far as the newer half of the builds took
-// longer or less than the older one, that goes on, and may as well change again.
+// Who else uses a machine changes: as far as the newest builds took longer or less
+// than all did, that goes on, and may as well change again.
 func (m *model) learnMachines(walls []wall) {
 	slices.SortFunc(walls, func(a, b wall) int { return cmp.Compare(a.computed, b.computed) })
 	m.setup = setupOf(walls)
@@ -57,7 +57,7 @@ func (m *model) learnMachines(walls []wall) {
 	m.slower = slower.wrong(slowerOwn, slowerUnsure)
 	m.tried = slower.n > 0
 	m.each = eachPace(all, m.setup, m.slower.bias)
-	m.driftBias, m.drift = drift(all, m.setup, m.slower.bias)
+	m.driftBias, m.drift = m.driftOf(all)
 }
 
 // eachPace is how much longer the builds of each drone take than those of all, as a
@@ -85,31 +85,34 @@ func (m *model) paceOf(peer string) float64 {
 	return 1
 }
 
-// drift is how the newer half of the builds differs from all, and by how much that
-// may change again; in logarithms.
-func drift(walls []wall, setup int64, slower float64) (bias, dev float64) {
+// drift is how the newest builds differ from all, and by how much that may change
+// again; in logarithms.
+func (m *model) driftOf(walls []wall) (bias, dev float64) {
 	n := float64(len(walls))
 	expect := driftPrior * driftUnsure * driftUnsure / (driftPrior + n)
-	if len(walls) < 2*enoughHalves {
+	newest := max(driftLeast, driftEach*len(m.each))
+	if len(walls) < 2*newest {
 		return 0, math.Sqrt(expect)
 	}
 	slices.SortStableFunc(walls, func(a, b wall) int { return cmp.Compare(a.ended, b.ended) })
-	var older, newer tally
-	for i, w := range walls {
-		t := &older
-		if i >= len(walls)/2 {
-			t = &newer
+	// Block means tell how much the pace changes; what of that is chance follows from
+	// how the builds of a block differ.
+	var blocks, within tally
+	var last tally
+	for to := len(walls); to >= newest; to -= newest {
+		var t tally
+		for _, w := range walls[to-newest : to] {
+			t.add(w.took, (float64(m.setup)+w.computed*math.Exp(m.slower.bias))*m.paceOf(w.peer))
 		}
-		t.add(w.took, float64(setup)+w.computed*math.Exp(slower))
+		if to == len(walls) {
+			last = t
+		}
+		blocks.note(t.sum / t.n)
+		within.note((t.square - t.sum*t.sum/t.n) / max(1, t.n-1))
 	}
-	if older.n == 0 || newer.n == 0 {
-		return 0, math.Sqrt(expect)
-	}
-	spread := func(t tally) float64 { return max(0, t.square/t.n-t.sum*t.sum/(t.n*t.n)) / t.n }
-	diff := newer.sum/newer.n - older.sum/older.n
-	noise := spread(older) + spread(newer)
-	change := max(0, diff*diff-noise)
-	return diff / 2 * change / (change + noise + 1e-9), math.Sqrt(expect + n*change/4/(driftPrior+n))
+	noise := max(0, within.sum/within.n) / float64(newest)
+	change := max(0, (blocks.square-blocks.sum*blocks.sum/blocks.n)/max(1, blocks.n-1)-noise)
+	return last.sum / last.n * change / (change + noise + 1e-9), math.Sqrt(expect + change)
 }
 
 // setupOf is where a line through all builds, sorted by their work, says that a

@@ -109,7 +109,7 @@ func TestAReplayHoldsTheForecastAgainstWhatCame(t *testing.T) {
 			t.Errorf("at %d tenths %+v, want %d ms left", i+1, l, want)
 		}
 	}
-	if holds, width := Figures(looks); holds != 1 || width > 0.6 {
+	if holds, width := Figures(looks); holds != 1 || width > 0.7 {
 		t.Errorf("%v hold, %v wide", holds, width)
 	}
 	late := rec[len(rec)/2:]
