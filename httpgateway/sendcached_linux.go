@@ -12,6 +12,10 @@ import (
 // tenth more than it does. Where the file is in memory the scheduler is not told.
 // Where it may have to be read from a disk it has to be.
 
+// longSend is from how many bytes on a sendfile takes long enough for that: to ask
+// whether a part is in memory takes 1 us.
+const longSend = 128 << 10
+
 // cached reports whether both ends of a part of a file are in memory, and so, as
 // the kernel reads ahead, most likely all of it.
 func (c *conn) cached(in int, off, n int64) bool {

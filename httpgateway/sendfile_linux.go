@@ -22,7 +22,7 @@ func (c *conn) sendPiece(head []byte, f *os.File, off, n int64) (headSent int, s
 	}
 	in := int(f.Fd())
 	send := unix.Sendfile
-	if c.cached(in, off, n) {
+	if n >= longSend && c.cached(in, off, n) {
 		send = sendCached
 	}
 	var serr error
