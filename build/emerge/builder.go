@@ -160,6 +160,11 @@ func (t *attempt) dir(name string) string { return filepath.Join(t.req.Dir, name
 // layOut makes the job's directories and its configuration: the machine's own,
 // by reference, with one more package.use line that names every flag.
 func (t *task) layOut(context.Context) error {
+	if t.b.p.who.uid == 0 && t.b.p.who.portageUser {
+		if shut := shutTo(t.req.Dir); shut != "" {
+			return machine("Portage builds as the user portage, which may not enter %s: chmod o+x, or another place by swarm run --state", shut)
+		}
+	}
 	for _, d := range []string{"out", "tmp", "log", "packages"} {
 		if err := os.MkdirAll(t.dir(d), 0o755); err != nil {
 			return fmt.Errorf("prepare build of %s: %w", t.req.Job.CPV, err)
@@ -176,6 +181,20 @@ func (t *task) layOut(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// shutTo is the first directory on the way to dir, of those that there are, which
+// users other than its owner may not enter; "" if there is none.
+func shutTo(dir string) string {
+	shut := ""
+	for d := dir; ; d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err == nil && info.Mode().Perm()&0o001 == 0 {
+			shut = d
+		}
+		if d == filepath.Dir(d) {
+			return shut
+		}
+	}
 }
 
 // runEnv is the environment of emerge for this job.

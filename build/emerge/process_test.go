@@ -143,3 +143,30 @@ func TestDetectSaysWhyNot(t *testing.T) {
 		})
 	}
 }
+
+// Root's state directory is often closed to others, and the user portage is one.
+func TestADirectoryThatPortagesUserMayNotEnterIsNamed(t *testing.T) {
+	top := t.TempDir()
+	for d := top; len(d) > 1; d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err == nil && info.Mode().Perm()&0o001 == 0 {
+			if err := os.Chmod(d, 0o711); err != nil { // of this test alone, or the machine's /tmp is shut
+				t.Skip(err)
+			}
+		}
+		if filepath.Dir(d) == filepath.Clean(os.TempDir()) {
+			break
+		}
+	}
+	state, job := filepath.Join(top, "state"), filepath.Join(top, "state/work/job")
+	if err := os.MkdirAll(job, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]string{0o755: "", 0o711: "", 0o700: state} {
+		if err := os.Chmod(state, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := shutTo(filepath.Join(job, "build")); got != want {
+			t.Errorf("mode %o: %q, want %q", mode, got, want)
+		}
+	}
+}

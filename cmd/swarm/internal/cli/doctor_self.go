@@ -108,8 +108,8 @@ func lookState(state string) []finding {
 		return []finding{{"state", badFound, fmt.Sprintf("%s: %v", state, err), "swarm init makes a new swarm, swarm join enters one"}}
 	}
 	out := finding{"state", wellFound, state, ""}
-	if st.Mode().Perm()&0o077 != 0 {
-		out = finding{"state", lessFound, fmt.Sprintf("%s may be read by others (mode %03o); its keys may not", state, st.Mode().Perm()), "chmod 700 " + state}
+	if st.Mode().Perm()&0o066 != 0 { // builds in place may pass through (daemon.StateMode)
+		out = finding{"state", lessFound, fmt.Sprintf("%s may be read by others (mode %03o); its keys may not", state, st.Mode().Perm()), "chmod go-rw " + state}
 	}
 	list := []finding{out}
 	if _, err := p2p.ReadSwarmKey(filepath.Join(state, p2p.SwarmKeyFile)); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/build-swarm/swarm/claims/agent"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
+	"github.com/build-swarm/swarm/cmd/swarm/internal/daemon"
 	"github.com/build-swarm/swarm/cmd/swarm/internal/render"
 	"github.com/build-swarm/swarm/p2p"
 )
@@ -127,7 +128,11 @@ const (
 )
 
 func makeState(state string) error {
-	if err := os.MkdirAll(state, 0o700); err != nil {
+	mode := os.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		mode = daemon.StateMode
+	}
+	if err := os.MkdirAll(state, mode); err != nil {
 		return failure("choose another place with --state", "make the state directory: %v", err)
 	}
 	return nil

@@ -16,6 +16,10 @@ import (
 	"github.com/build-swarm/swarm/cmd/swarm/internal/control"
 )
 
+// StateMode is the mode of root's state directory: builds in place, which Portage
+// runs as the user portage, go through it to theirs, and nobody lists it.
+const StateMode = 0o711
+
 // lookTimeout bounds how long compiler and Portage may take to say what they
 // are.
 const lookTimeout = time.Minute
@@ -84,6 +88,13 @@ func Find(ctx context.Context, s Search) (Builders, error) {
 	case err == nil:
 		found := p.Found()
 		b.Ground.Own = p
+		if s.InPlace && os.Geteuid() == 0 {
+			// Portage builds as a user of its own, on its way through. What is secret
+			// there is so by its own mode.
+			if err := os.Chmod(s.State, StateMode); err != nil {
+				return Builders{}, fmt.Errorf("let builds through the state directory: %w", err)
+			}
+		}
 		b.tools.Portage, b.tools.Prefix = &found, found.Config.BuildPrefix != ""
 		b.Build[build.BuilderPortage] = b.tools.ebuilds(p, b.tools.Roots.roots(b.Ground.Bases, p, why == nil, s.Log), s.Log)
 		planner := PortagePlanner{Portage: p, Target: s.Target, Samples: samples, Snapshots: &Snapshots{Shelf: shelf}, KeepSource: b.Ground.keepSource, Built: b.Ground.built}
