@@ -1,6 +1,7 @@
 package httpgateway
 
 import (
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ const longSend = 128 << 10
 // cached reports whether both ends of a part of a file are in memory, and so, as
 // the kernel reads ahead, most likely all of it.
 func (c *conn) cached(in int, off, n int64) bool {
+	if strconv.IntSize == 32 {
+		return false // the plain system call has offsets of 32 bits there
+	}
 	one := [][]byte{c.probe[:]}
 	for _, at := range [...]int64{off, off + n - 1} {
 		if m, err := unix.Preadv2(in, one, at, unix.RWF_NOWAIT); m != 1 || err != nil {

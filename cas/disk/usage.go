@@ -85,7 +85,7 @@ func (s *Store) available() (int64, error) {
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return 0, fmt.Errorf("usage of %s: %w", s.dir, err)
 	}
-	free := int64(st.Bavail) * st.Bsize //nolint:unconvert // Bsize has another type elsewhere
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // Bsize has 32 bits on some machines
 	return free - s.opts.Room, nil
 }
 

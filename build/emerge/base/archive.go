@@ -77,9 +77,10 @@ func (p *packer) add(at, rel string) error {
 	if err := unix.Lstat(at, &st); err != nil {
 		return fmt.Errorf("look at %s: %w", rel, err)
 	}
+	seconds, _ := st.Mtim.Unix()
 	h := &tar.Header{
 		Format: tar.FormatPAX, Name: rel, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
-		ModTime: time.Unix(st.Mtim.Sec, 0), PAXRecords: map[string]string{},
+		ModTime: time.Unix(seconds, 0), PAXRecords: map[string]string{},
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -320,7 +321,8 @@ func (u *unpacker) file(h *tar.Header, name string, mode fs.FileMode, r io.Reade
 	if err := f.Chmod(mode); err != nil {
 		return err
 	}
-	tv := []unix.Timeval{{Sec: h.ModTime.Unix()}, {Sec: h.ModTime.Unix()}}
+	at := unix.NsecToTimeval(h.ModTime.Unix() * int64(time.Second))
+	tv := []unix.Timeval{at, at}
 	return unix.Futimes(int(f.Fd()), tv)
 }
 

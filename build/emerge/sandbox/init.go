@@ -230,7 +230,7 @@ func (r *report) reap(pid int) {
 			return // no children any more
 		}
 		r.CPUms += (ru.Utime.Nano() + ru.Stime.Nano()) / int64(time.Millisecond)
-		r.PeakMi = max(r.PeakMi, ru.Maxrss>>10)
+		r.PeakMi = max(r.PeakMi, int64(ru.Maxrss)>>10) //nolint:unconvert // it has 32 bits on some machines
 		if got == pid {
 			if r.Exit = ws.ExitStatus(); ws.Signaled() {
 				r.Exit = 128 + int(ws.Signal())
