@@ -87,7 +87,7 @@ func TestPictures(t *testing.T) {
 		pages []string
 	}{
 		{"0", viewtest.Options{}, []string{"/", "/-/packages", "/-/releases", "/-/storage", "/-/events"}},
-		{"4", viewtest.Options{Drones: 4, Jobs: 60, Failures: 2, Away: 1}, []string{"/", "/-/packages", "/-/releases", "/-/storage", "/-/events", "/-/package/dev-libs/openssl", "LOG", "ORDER", "BLOCKED", "/-/peer/nas"}},
+		{"4", viewtest.Options{Drones: 4, Jobs: 60, Failures: 2, Away: 1}, []string{"/", "/-/packages", "/-/releases", "/-/storage", "/-/events", "/-/package/dev-libs/openssl", "LOG", "ORDER", "BLOCKED", "/-/peer/nas", fmt.Sprintf("/?at=%d", viewtest.Wall-90_000)}},
 		{"100", viewtest.Options{Drones: 100, Jobs: 3000, Failures: 12, Away: 3}, []string{"/", "/-/packages", "/-/storage"}},
 		{"hostile", viewtest.Options{Drones: 4, Jobs: 60, Failures: 4, Hostile: true}, []string{"/", "/-/packages"}},
 	} {

@@ -22,6 +22,9 @@ import (
 // everyPage lists a path of each kind.
 func everyPage(s *source) []string {
 	out := []string{"/", "/?span=all&lanes=all&peers=all", "/-/packages", "/-/packages?q=lib&state=blocked&page=9", "/-/releases", "/-/storage", "/-/events?hours=168"}
+	if t := s.detail.Timeline; t.StartMS > 0 {
+		out = append(out, fmt.Sprintf("/?at=%d", (t.StartMS+t.NowMS)/2))
+	}
 	for _, p := range s.detail.Peers[:min(3, len(s.detail.Peers))] {
 		out = append(out, "/-/peer/"+url.PathEscape(p.ID))
 	}
