@@ -160,11 +160,6 @@ func (t *attempt) dir(name string) string { return filepath.Join(t.req.Dir, name
 // layOut makes the job's directories and its configuration: the machine's own,
 // by reference, with one more package.use line that names every flag.
 func (t *task) layOut(context.Context) error {
-	if t.b.p.who.uid == 0 && t.b.p.who.portageUser {
-		if shut := shutTo(t.req.Dir); shut != "" {
-			return machine("Portage builds as the user portage, which may not enter %s: chmod o+x, or another place by swarm run --state", shut)
-		}
-	}
 	for _, d := range []string{"out", "tmp", "log", "packages"} {
 		if err := os.MkdirAll(t.dir(d), 0o755); err != nil {
 			return fmt.Errorf("prepare build of %s: %w", t.req.Job.CPV, err)
@@ -242,6 +237,11 @@ func (t *task) compare(ctx context.Context) error {
 	var doc document
 	if err := t.hear(&doc, t.b.p.ask(ctx, env, t.question(), &doc)); err != nil {
 		return err
+	}
+	if t.b.p.who.uid == 0 && t.b.p.who.portageUser && slices.Contains(doc.Env.Features, "userpriv") {
+		if shut := shutTo(t.req.Dir); shut != "" {
+			return machine("Portage builds as the user portage, which may not enter %s: chmod o+x, or another place by swarm run --state", shut)
+		}
 	}
 	if j.Tree != "" {
 		tree, err := t.b.p.treeOf(ctx, doc.Env.Repos)

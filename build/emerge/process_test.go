@@ -147,15 +147,11 @@ func TestDetectSaysWhyNot(t *testing.T) {
 // Root's state directory is often closed to others, and the user portage is one.
 func TestADirectoryThatPortagesUserMayNotEnterIsNamed(t *testing.T) {
 	top := t.TempDir()
-	for d := top; len(d) > 1; d = filepath.Dir(d) {
-		if info, err := os.Stat(d); err == nil && info.Mode().Perm()&0o001 == 0 {
-			if err := os.Chmod(d, 0o711); err != nil { // of this test alone, or the machine's /tmp is shut
-				t.Skip(err)
-			}
-		}
-		if filepath.Dir(d) == filepath.Clean(os.TempDir()) {
-			break
-		}
+	if shut := shutTo(filepath.Dir(top)); shut != "" && shut != filepath.Dir(top) {
+		t.Skipf("%s is shut to others itself", shut)
+	}
+	if err := os.Chmod(filepath.Dir(top), 0o711); err != nil { // of this test alone
+		t.Fatal(err)
 	}
 	state, job := filepath.Join(top, "state"), filepath.Join(top, "state/work/job")
 	if err := os.MkdirAll(job, 0o755); err != nil {
