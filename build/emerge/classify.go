@@ -26,6 +26,7 @@ var signs = []struct {
 	{build.BadMachine, regexp.MustCompile(`Too many open files|Resource temporarily unavailable|Cannot fork|Read-only file system|Input/output error`), ""},
 	{build.BadMachine, regexp.MustCompile(`unable to find kernel sources|Kernel config does not exist|ERROR: .*\(pretend phase\)`), ""},
 	{build.BadMachine, regexp.MustCompile(`superuser access is required|portage group access is required|Permission denied: '|Operation not permitted: '`), ""},
+	{build.BadMachine, regexp.MustCompile(`bash process substitution doesn't work|Failed to validate a sane '/dev'`), ""},
 	{build.BadMachine, regexp.MustCompile(`requires all dependencies to be merged|there are no (ebuilds|binary packages) to satisfy|have been masked|not in this machine's repositories`), ""},
 	{build.BadNetwork, regexp.MustCompile(`Couldn't download|Fetch failed for|Failed to fetch|!!! Fetched file:|Unable to resolve host|Temporary failure in name resolution`), ""},
 }

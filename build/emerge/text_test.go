@@ -176,6 +176,7 @@ func TestFailuresAreClassifiedByOutput(t *testing.T) {
 		"disk":       {"a.c:3: error: x\n/tmp/a.s: No space left on device\n", build.BadMachine, "no space left on the device"},
 		"signal":     {"./conftest: line 1:  7 Illegal instruction (core dumped)\n", build.BadMachine, "illegal instruction: this processor lacks one that the build runs"},
 		"memory":     {"cc1plus: fatal error: Killed signal terminated program cc1plus\n", build.BadMachine, "out of memory"},
+		"dev":        {"Failed to validate a sane '/dev'.\nbash process substitution doesn't work; this may be an indication of a broken '/dev/fd'.\n", build.BadMachine, "Failed to validate a sane '/dev'."},
 		"check-reqs": {" * There is NOT at least 8 GiB disk space at \"/x\"\n", build.BadMachine, "There is NOT at least 8 GiB disk space at \"/x\""},
 		"network":    {"!!! Couldn't download 'a.tar.gz'. Aborting.\n", build.BadNetwork, "Couldn't download 'a.tar.gz'. Aborting."},
 		"no deps":    {"--buildpkgonly requires all dependencies to be merged.\n", build.BadMachine, "--buildpkgonly requires all dependencies to be merged."},
