@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -36,20 +37,21 @@ func TestAWorkDirectoryIsWalkedAtThePaceOfItsSize(t *testing.T) {
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
+				var phases sync.WaitGroup
 				if c.phase > 0 {
-					go func() {
+					phases.Go(func() {
 						for ctx.Err() == nil {
 							time.Sleep(c.phase)
 							s.ended()
 						}
-					}()
+					})
 				}
 				s.watch(ctx, "", func() bool { return false })
 				if walks < c.least || walks > c.most {
 					t.Errorf("%d walks in an hour, want %d to %d", walks, c.least, c.most)
 				}
 				cancel()
-				synctest.Wait()
+				phases.Wait()
 			})
 		})
 	}
