@@ -48,16 +48,16 @@
 //
 // Figures of BenchmarkTransfer, medians of interleaved pairs, both ends and other
 // work on two cores. 512 MiB over the private network, verified, written and
-// fsynced: 0.91 to 0.95 of the same stream written and fsynced without
-// verification; on the direct carrier 0.91 to 0.96 of a TLS 1.3 connection written
-// and fsynced, at twice the speed of the private network. Three holders on
-// loopback: 1.06 of one; each limited to a third: 3.15 of one (a limit lets a first
-// eighth of a second through at once). 2,000 blobs of 64 KiB against writing,
-// fsyncing and renaming the same files locally with four workers: 0.65 to 1.17, as
-// the disk is (ext4 without a journal looks through what was deleted lately for
-// each file it makes, which costs more than all else here). It was 0.43 to 0.6 on
-// the same disk with a stream for each blob, and 0.3 while eight fetches at once
-// waited for the disk: a blob's two fsyncs (file and directory) are journal commits
+// fsynced: 0.86 to 0.95 of the same stream written and fsynced without
+// verification; on the direct carrier 0.71 to 0.96 of a TLS 1.3 connection written
+// and fsynced (the less the faster the disk), at twice the speed of the private
+// network. Three holders on loopback: 1.06 to 1.25 of one; each limited to a third:
+// 3.15 of one (a limit lets a first eighth of a second through at once). 2,000 blobs
+// of 64 KiB against writing, fsyncing and renaming the same files locally with four
+// workers: 0.50 to 1.17, as the disk is (ext4 without a journal looks through what
+// was deleted lately for each file it makes, which costs more than all else here).
+// It was 0.43 to 0.6 on the same disk with a stream for each blob, and 0.3 while
+// eight fetches at once waited for the disk: a blob's two fsyncs (file and directory) are journal commits
 // that concurrent ones share, so that thirty-two at once cost little more than
 // eight; the rest was the opening of a new store, which was timed too.
 package exchange
